@@ -1,0 +1,49 @@
+/**
+ * One call of a user's task, from its start to its settlement.
+ *
+ * The place that it holds is given back in `settled`, which is called exactly once: when the task
+ * has returned a value, thrown, or when what it returned has settled; a thenable may settle twice or
+ * both ways, and only the first counts. Aborting the signal asks the task to stop and does not end
+ * the execution.
+ */
+export abstract class Execution {
+  #controller: AbortController | undefined;
+  #abortedWith: { readonly reason: unknown } | undefined;
+  #settled = false;
+
+  /** What of it is called when the task is over. */
+  protected abstract settled(ok: boolean, value: unknown): void;
+
+  /** The task's own signal, made when first read. */
+  get signal(): AbortSignal {
+    if (this.#controller === undefined) {
+      this.#controller = new AbortController();
+      if (this.#abortedWith !== undefined) this.#controller.abort(this.#abortedWith.reason);
+    }
+    return this.#controller.signal;
+  }
+
+  /** Aborts the task's signal. Runs the task's abort listeners, so the caller's state is final. */
+  abort(reason: unknown): void {
+    this.#abortedWith ??= { reason };
+    this.#controller?.abort(reason);
+  }
+
+  /** Calls the task now, in the context of whoever calls this. */
+  perform<Context>(task: (context: Context) => unknown, context: Context): void {
+    try {
+      Promise.resolve(task(context)).then(
+        (value) => this.#settle(true, value),
+        (error: unknown) => this.#settle(false, error),
+      );
+    } catch (error) {
+      this.#settle(false, error);
+    }
+  }
+
+  #settle(ok: boolean, value: unknown): void {
+    if (this.#settled) return;
+    this.#settled = true;
+    this.settled(ok, value);
+  }
+}
