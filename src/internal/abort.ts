@@ -1,3 +1,8 @@
+interface Watched<T> {
+  readonly subjects: Set<T>;
+  readonly listener: () => void;
+}
+
 /**
  * Watches abort signals on behalf of many subjects, with one DOM listener for each distinct signal
  * however many subjects share it: adding a listener costs O(listeners) in Node, and a listener left
@@ -8,7 +13,7 @@
  */
 export class AbortWatch<T> {
   readonly #aborted: (subjects: Set<T>, reason: unknown) => void;
-  readonly #watched = new Map<AbortSignal, { subjects: Set<T>; listener: () => void }>();
+  readonly #watched = new Map<AbortSignal, Watched<T>>();
 
   constructor(aborted: (subjects: Set<T>, reason: unknown) => void) {
     this.#aborted = aborted;
@@ -19,20 +24,28 @@ export class AbortWatch<T> {
     return this.#watched.size;
   }
 
-  /** Starts to watch. A signal that is aborted already never calls back: look before. */
+  /**
+   * Starts to watch. A signal that is aborted already never calls back: look before. `aborted` is
+   * never called from within: a signal that aborts meanwhile, as a hostile one may, is reported in a
+   * microtask.
+   */
   add(signal: AbortSignal, subject: T): void {
-    const watched = this.#watched.get(signal);
-    if (watched !== undefined) {
-      watched.subjects.add(subject);
+    const known = this.#watched.get(signal);
+    if (known !== undefined) {
+      known.subjects.add(subject);
       return;
     }
     const subjects = new Set([subject]);
     const listener = (): void => {
-      if (this.#forget(signal)) this.#aborted(subjects, signal.reason);
+      if (this.#watched.get(signal) !== watched) return;
+      this.#forget(signal, watched);
+      this.#aborted(subjects, signal.reason);
     };
-    // A hostile signal may throw here: nothing is kept then.
+    const watched: Watched<T> = { subjects, listener };
+    // Where this throws nothing is kept; where it calls the listener, nothing is there yet.
     signal.addEventListener('abort', listener);
-    this.#watched.set(signal, { subjects, listener });
+    this.#watched.set(signal, watched);
+    if (signal.aborted) queueMicrotask(listener);
   }
 
   /** Stops to watch for `subject`; does nothing where it is not watched. */
@@ -40,18 +53,15 @@ export class AbortWatch<T> {
     const watched = this.#watched.get(signal);
     if (watched === undefined) return;
     watched.subjects.delete(subject);
-    if (watched.subjects.size === 0) this.#forget(signal);
+    if (watched.subjects.size === 0) this.#forget(signal, watched);
   }
 
-  #forget(signal: AbortSignal): boolean {
-    const watched = this.#watched.get(signal);
-    if (watched === undefined) return false;
+  #forget(signal: AbortSignal, watched: Watched<T>): void {
     this.#watched.delete(signal);
     try {
       signal.removeEventListener('abort', watched.listener);
     } catch {
       // A signal that cannot be left finds nobody to tell from now on.
     }
-    return true;
   }
 }

@@ -1,9 +1,8 @@
 import { Alarm, type Time } from './time.ts';
 
 /** An instant at which something becomes due. Made by `Deadlines.add`, given back to `remove`. */
-export interface Deadline<T> {
+export interface Deadline {
   readonly at: number;
-  readonly subject: T;
 }
 
 /**
@@ -11,7 +10,7 @@ export interface Deadline<T> {
  *        1     2         knows its index, so that any of them can be taken out.
  *       3 4   5 6
  */
-class Node<T> implements Deadline<T> {
+class Node<T> implements Deadline {
   readonly at: number;
   readonly order: number;
   readonly subject: T;
@@ -62,7 +61,7 @@ export class Deadlines<T> {
     return this.#heap.length;
   }
 
-  add(subject: T, at: number): Deadline<T> {
+  add(subject: T, at: number): Deadline {
     const node = new Node(at, this.#added++, subject, this.#heap.length);
     this.#heap.push(node);
     this.#up(node);
@@ -71,7 +70,7 @@ export class Deadlines<T> {
   }
 
   /** Takes a deadline back; one that is due or gone already is ignored. */
-  remove(deadline: Deadline<T>): void {
+  remove(deadline: Deadline): void {
     const node = deadline as Node<T>;
     if (this.#heap[node.index] !== node) return;
     this.#unlink(node);

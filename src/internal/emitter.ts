@@ -15,6 +15,12 @@ export let deliver: <Events>(emitter: Emitter<Events>) => void;
 /** Whether anybody listens: payloads are built only then. */
 export let heard: <Events>(emitter: Emitter<Events>, name: keyof Events & string) => boolean;
 
+/** What eventemitter3 calls: one for each subscription, so that none of ours is called for two. */
+interface Guard {
+  (payload: unknown): void;
+  readonly listener: unknown;
+}
+
 /**
  * The subscription side of a primitive, over eventemitter3. Sending is not on the class but in the
  * functions above, which only the library imports: nobody outside can forge an event.
@@ -26,14 +32,25 @@ export let heard: <Events>(emitter: Emitter<Events>, name: keyof Events & string
  * with EventTarget, and a promise that it returns is not awaited.
  */
 export class Emitter<Events> {
+  /**
+   * Never there: it lets the functions above infer the events of a subclass.
+   *
+   * @internal
+   */
+  declare readonly events?: Events;
+
   #emitter: EventEmitter | undefined;
-  #guards: WeakMap<object, Listener<unknown>> | undefined;
   #outbox: { name: string; payload: unknown }[] | undefined;
   #delivering = false;
+  #posted = 0;
+  /** How many of the posted events have reached, or are reaching, the listeners. */
+  #delivered = 0;
 
   static {
     post = (emitter, name, payload) => {
-      if (emitter.#emitter !== undefined) (emitter.#outbox ??= []).push({ name, payload });
+      if (emitter.#emitter === undefined) return;
+      (emitter.#outbox ??= []).push({ name, payload });
+      emitter.#posted++;
     };
     heard = (emitter, name) =>
       emitter.#emitter !== undefined && emitter.#emitter.listenerCount(name) > 0;
@@ -42,45 +59,52 @@ export class Emitter<Events> {
     };
   }
 
-  /** Calls `listener` at each event of that name, until `off`. */
+  /** Calls `listener` at each event of that name that happens from now on, until `off`. */
   on<Name extends keyof Events & string>(name: Name, listener: Listener<Events[Name]>): this {
-    (this.#emitter ??= new EventEmitter()).on(name, this.#guard(listener));
-    return this;
+    return this.#subscribe(name, listener, false);
   }
 
   /** Calls `listener` at the next event of that name only. */
   once<Name extends keyof Events & string>(name: Name, listener: Listener<Events[Name]>): this {
-    (this.#emitter ??= new EventEmitter()).once(name, this.#guard(listener));
-    return this;
+    return this.#subscribe(name, listener, true);
   }
 
-  /** Takes every subscription of `listener` to that name back. */
+  /**
+   * Takes every subscription of `listener` to that name back. Called by a listener, it has no effect
+   * on the delivery of the event at hand.
+   */
   off<Name extends keyof Events & string>(name: Name, listener: Listener<Events[Name]>): this {
-    const guard = this.#guards?.get(listener);
-    if (guard !== undefined) this.#emitter?.off(name, guard);
+    for (const guard of (this.#emitter?.listeners(name) ?? []) as Guard[]) {
+      if (guard.listener === listener) this.#emitter?.off(name, guard);
+    }
     return this;
   }
 
-  /** eventemitter3 stops at the first listener that throws; none of ours lets it see one. */
-  #guard<Payload>(listener: Listener<Payload>): Listener<unknown> {
-    if (typeof listener !== 'function')
+  #subscribe(name: string, listener: Listener<never>, once: boolean): this {
+    if (typeof listener !== 'function') {
       throw new TypeError('Expected `listener` to be a function.');
-    this.#guards ??= new WeakMap();
-    let guard = this.#guards.get(listener);
-    if (guard === undefined) {
-      guard = (payload) => {
+    }
+    const emitter = (this.#emitter ??= new EventEmitter());
+    const since = this.#posted;
+    const guard: Guard = Object.assign(
+      (payload: unknown): void => {
+        // Whatever was in the outbox already had happened before.
+        if (this.#delivered <= since) return;
+        if (once) emitter.off(name, guard);
         try {
           // What it returns is the listener's own affair: a rejection of it is not handled here.
-          listener(payload as Payload);
+          listener(payload as never);
         } catch (error) {
+          // eventemitter3 stops at the first listener that throws: it never sees one.
           queueMicrotask(() => {
             throw error;
           });
         }
-      };
-      this.#guards.set(listener, guard);
-    }
-    return guard;
+      },
+      { listener },
+    );
+    emitter.on(name, guard);
+    return this;
   }
 
   #deliver(): void {
@@ -89,6 +113,7 @@ export class Emitter<Events> {
     // A loop by index, since listeners append while it runs.
     for (let i = 0; i < outbox.length; i++) {
       const { name, payload } = outbox[i]!;
+      this.#delivered++;
       this.#emitter!.emit(name, payload);
     }
     this.#outbox = undefined;

@@ -9,7 +9,6 @@
 export abstract class Execution {
   #controller: AbortController | undefined;
   #abortedWith: { readonly reason: unknown } | undefined;
-  #settled = false;
 
   /** What of it is called when the task is over. */
   protected abstract settled(ok: boolean, value: unknown): void;
@@ -31,19 +30,17 @@ export abstract class Execution {
 
   /** Calls the task now, in the context of whoever calls this. */
   perform<Context>(task: (context: Context) => unknown, context: Context): void {
-    try {
-      Promise.resolve(task(context)).then(
-        (value) => this.#settle(true, value),
-        (error: unknown) => this.#settle(false, error),
-      );
-    } catch (error) {
-      this.#settle(false, error);
-    }
+    void this.#follow(task, context);
   }
 
-  #settle(ok: boolean, value: unknown): void {
-    if (this.#settled) return;
-    this.#settled = true;
-    this.settled(ok, value);
+  async #follow<Context>(task: (context: Context) => unknown, context: Context): Promise<void> {
+    let value: unknown;
+    try {
+      value = await task(context);
+    } catch (error) {
+      this.settled(false, error);
+      return;
+    }
+    this.settled(true, value);
   }
 }

@@ -20,25 +20,24 @@ export class Time {
   /** The clock's reading in ms, or the highest one seen where it has gone back. */
   now(): number {
     const now = this.clock.now();
-    if (now >= this.#latest) return (this.#latest = now);
-    if (Number.isNaN(now) || typeof now !== 'number') {
-      throw new RangeError('Expected `clock.now()` to be a number of milliseconds.');
+    if (!Number.isFinite(now)) {
+      throw new RangeError('Expected `clock.now()` to be a finite number of milliseconds.');
     }
+    if (now > this.#latest) this.#latest = now;
     return this.#latest;
   }
 }
 
 /**
  * One timer for one instant at a time. `ring` is called at that instant or later, never before it,
- * however early the clock's timers fire and however far off it is.
+ * however early the clock's timers fire and however far off it is, and never from within `set`.
  */
 export class Alarm {
   readonly #time: Time;
   readonly #ring: (now: number) => void;
   readonly #housekeeping: boolean;
   #at = Infinity;
-  #handle: unknown;
-  #firesAt = Infinity;
+  #timer: { readonly firesAt: number; handle: unknown } | undefined;
 
   /** A `housekeeping` alarm does not keep the process alive: nobody's promise hangs on it. */
   constructor(time: Time, ring: (now: number) => void, housekeeping = false) {
@@ -57,7 +56,7 @@ export class Alarm {
     this.#at = at;
     if (at === Infinity) {
       this.#disarm();
-    } else if (at < this.#firesAt) {
+    } else if (this.#timer === undefined || at < this.#timer.firesAt) {
       // A timer that fires too early is left to look again: moving the alarm on costs nothing.
       this.#disarm();
       this.#arm(this.#time.now());
@@ -66,23 +65,31 @@ export class Alarm {
 
   #arm(now: number): void {
     const delay = Math.min(Math.max(Math.ceil(this.#at - now), 0), MAX_TIMER_MS);
-    this.#firesAt = now + delay;
-    const handle = this.#time.clock.setTimeout(() => this.#fire(), delay);
-    // A clock may fire at once, and then there is nothing left to clear.
-    if (this.#firesAt !== Infinity) this.#handle = handle;
+    const timer = { firesAt: now + delay, handle: undefined as unknown };
+    // A timer that was cleared or replaced and fires all the same is nobody's.
+    const fire = (): void => {
+      if (this.#timer === timer) this.#fire();
+    };
+    let arming = true;
+    // A clock may call back at once, in the middle of what the caller is doing.
+    const handle = this.#time.clock.setTimeout(() => {
+      if (arming) queueMicrotask(fire);
+      else fire();
+    }, delay);
+    arming = false;
+    timer.handle = handle;
+    this.#timer = timer;
     if (this.#housekeeping) (handle as { unref?: () => void } | undefined)?.unref?.();
   }
 
   #disarm(): void {
-    if (this.#firesAt === Infinity) return;
-    this.#time.clock.clearTimeout(this.#handle);
-    this.#handle = undefined;
-    this.#firesAt = Infinity;
+    if (this.#timer === undefined) return;
+    this.#time.clock.clearTimeout(this.#timer.handle);
+    this.#timer = undefined;
   }
 
   #fire(): void {
-    this.#handle = undefined;
-    this.#firesAt = Infinity;
+    this.#timer = undefined;
     const now = this.#time.now();
     if (now < this.#at) {
       this.#arm(now);

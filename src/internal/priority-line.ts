@@ -1,0 +1,117 @@
+import { Line } from './line.ts';
+import { RankIndex, type RankedNode } from './rank-index.ts';
+
+/** The most priorities that there can be: one bit each in a 32-bit mask. */
+export const MAX_PRIORITIES = 32;
+
+/** What waits in a priority line. `priority` may only be changed while the node is not in one. */
+export interface PriorityNode<T> extends RankedNode<T> {
+  priority: number;
+}
+
+/** Those who wait with one priority. */
+class Band<T extends PriorityNode<T>> extends Line<T> {
+  /** Made by the first question for a rank: who never asks does not pay. */
+  ranks: RankIndex<T> | undefined;
+  /** Whether anybody has asked since the index was made. */
+  asked = false;
+}
+
+/**
+ * A line in order of priority, 1 first, and first come first served within each: one `Line` per
+ * priority, and a mask whose bit p - 1 says that somebody waits with priority p. Joining, leaving
+ * and finding the head are O(1) whatever the length; a position is O(log n), and the first question
+ * for one in a band O(n).
+ */
+export class PriorityLine<T extends PriorityNode<T>> {
+  readonly #bands: readonly Band<T>[];
+  #occupied = 0;
+  #length = 0;
+
+  constructor(priorities: number) {
+    this.#bands = Array.from({ length: priorities }, () => new Band<T>());
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  /** The one whose turn is next. */
+  get head(): T | undefined {
+    // The lowest set bit is the most urgent band with anybody in it.
+    return this.#occupied === 0
+      ? undefined
+      : this.#bands[31 - Math.clz32(this.#occupied & -this.#occupied)]!.first;
+  }
+
+  /** How many wait with `priority`. */
+  lengthOf(priority: number): number {
+    return this.#bands[priority - 1]!.length;
+  }
+
+  /** The newest one in the least urgent band that is less urgent than `priority`. */
+  lastBelow(priority: number): T | undefined {
+    const band = 31 - Math.clz32(this.#occupied);
+    return band > priority - 1 ? this.#bands[band]!.last : undefined;
+  }
+
+  /** Joins at the end of its band. */
+  push(node: T): void {
+    const band = this.#bands[node.priority - 1]!;
+    band.push(node);
+    this.#occupied |= 1 << (node.priority - 1);
+    this.#length++;
+    if (band.ranks !== undefined && !band.ranks.append(node)) {
+      // Out of slots. Nobody asked since the last time: then the next question makes a new index.
+      band.ranks = band.asked ? new RankIndex(band) : undefined;
+      band.asked = false;
+    }
+  }
+
+  /**
+   * Joins its band in front of the first one that `isBehind` it, which holds for a run of nodes at
+   * the end of the band. O(that run), since it is looked for from the end.
+   */
+  insert(node: T, isBehind: (other: T) => boolean): void {
+    const band = this.#bands[node.priority - 1]!;
+    let other: T | undefined;
+    for (let last = band.last; last !== undefined && isBehind(last); last = last.previous) {
+      other = last;
+    }
+    if (other === undefined) {
+      this.push(node);
+      return;
+    }
+    band.insertBefore(other, node);
+    // Slots follow the order of joining, which this node does not.
+    band.ranks = undefined;
+    this.#length++;
+  }
+
+  /** Takes out `node`, which is in this line. */
+  remove(node: T): void {
+    const band = this.#bands[node.priority - 1]!;
+    band.ranks?.remove(node);
+    band.remove(node);
+    this.#length--;
+    if (band.length === 0) {
+      this.#occupied &= ~(1 << (node.priority - 1));
+      band.ranks = undefined;
+    }
+  }
+
+  /** How many are called before `node`, plus one. */
+  position(node: T): number {
+    let position = 1;
+    for (let index = 0; index < node.priority - 1; index++) position += this.#bands[index]!.length;
+    const band = this.#bands[node.priority - 1]!;
+    band.asked = true;
+    band.ranks ??= new RankIndex(band);
+    return position + band.ranks.rank(node);
+  }
+
+  /** In the order in which they are called. Those who leave meanwhile may or may not be shown. */
+  *[Symbol.iterator](): IterableIterator<T> {
+    for (const band of this.#bands) yield* band;
+  }
+}

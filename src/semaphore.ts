@@ -1,0 +1,679 @@
+import type { Clock } from './clock.ts';
+import { ClosedError, ExceedsCapacityError, QueueFullError, WaitTimeoutError } from './errors.ts';
+import type { Gate, TaskContext } from './gate.ts';
+import { AbortWatch } from './internal/abort.ts';
+import {
+  abortSignal,
+  callable,
+  countOrInfinity,
+  invariant,
+  msOrInfinity,
+  oneOf,
+  positiveInteger,
+  positiveMs,
+  readOptions,
+} from './internal/assert.ts';
+import { Awaiters } from './internal/awaiters.ts';
+import { type Deadline, Deadlines } from './internal/deadlines.ts';
+import { deliver, Emitter, heard, post } from './internal/emitter.ts';
+import { Line, type LineNode } from './internal/line.ts';
+import { optionNames } from './internal/options.ts';
+import { Run, type RunLimits, Runs } from './internal/runs.ts';
+import { type Summary, Tally } from './internal/tally.ts';
+import { Time } from './internal/time.ts';
+
+export interface SemaphoreOptions {
+  /** How many permits there are: a positive integer. */
+  readonly capacity: number;
+  /** How many callers may wait at most; the next one is refused with `ERR_QUEUE_FULL`. Default Infinity. */
+  readonly maxWaiting?: number | undefined;
+  /** Emits `overheld` once for each permit that is held for longer than this, in ms. Default: never. */
+  readonly maxHoldMs?: number | undefined;
+  readonly clock?: Clock | undefined;
+}
+
+export interface AcquireOptions {
+  /** How many permits to take at once: a positive integer up to the capacity. Default 1. */
+  readonly weight?: number | undefined;
+  /** Ends the wait; the call rejects with `signal.reason`. */
+  readonly signal?: AbortSignal | undefined;
+  /** The longest wait in ms; `ERR_WAIT_TIMEOUT` after it. 0: now or not at all. Default Infinity. */
+  readonly waitTimeoutMs?: number | undefined;
+}
+
+export interface SemaphoreRunOptions extends AcquireOptions {
+  /**
+   * The longest run in ms: then the task's signal is aborted and the call rejects with
+   * `ERR_RUN_TIMEOUT`, but the permit stays taken until the task has settled. Default Infinity.
+   */
+  readonly runTimeoutMs?: number | undefined;
+  /**
+   * How long after an abort or a timeout a task that does not settle keeps its permit, in ms. After
+   * it the permit is free although the task may still run: `overrun`. Default Infinity.
+   */
+  readonly graceMs?: number | undefined;
+}
+
+/** The right to be one of the `capacity`, or `weight` of them. */
+export interface Permit {
+  readonly weight: number;
+  readonly released: boolean;
+  /** Gives it back. True the first time, false and without effect ever after. */
+  release(): boolean;
+  /** The same as `release`, for `using`. */
+  [Symbol.dispose](): void;
+}
+
+export interface SemaphoreContext extends TaskContext {
+  readonly permit: Permit;
+}
+
+export interface SemaphoreStats {
+  readonly capacity: number;
+  readonly available: number;
+  readonly active: number;
+  readonly waiting: number;
+  readonly closed: boolean;
+  /** How many calls got a permit, had to queue for it, … since construction. */
+  readonly acquired: number;
+  readonly queued: number;
+  readonly released: number;
+  readonly refused: number;
+  readonly cancelled: number;
+  readonly timedOut: number;
+  readonly overrun: number;
+  readonly overheld: number;
+  /** How long those who had to queue and got a permit had waited, in ms. */
+  readonly waitMs: Summary;
+}
+
+/** What every event of a semaphore carries: the gauges after the change. */
+export interface SemaphoreGauges {
+  readonly active: number;
+  readonly available: number;
+  readonly waiting: number;
+}
+/** `id` tells the acquisitions of one semaphore apart: the same in all events about one. */
+export interface SemaphoreEvent extends SemaphoreGauges {
+  readonly id: number;
+  readonly weight: number;
+}
+export interface SemaphoreWaitedEvent extends SemaphoreEvent {
+  readonly waitedMs: number;
+}
+export interface SemaphoreRefusedEvent extends SemaphoreGauges {
+  readonly weight: number;
+  /** The `code` of the error, or undefined where the caller's signal was aborted already. */
+  readonly code: string | undefined;
+}
+export interface SemaphoreRanEvent extends SemaphoreEvent {
+  readonly ranMs: number;
+}
+export interface SemaphoreResizedEvent extends SemaphoreGauges {
+  readonly capacity: number;
+}
+
+export interface SemaphoreEvents {
+  /** Has to wait. */
+  queued: SemaphoreEvent;
+  /** Got its permit, after `waitedMs` (0 for those who did not queue). */
+  acquired: SemaphoreWaitedEvent;
+  released: SemaphoreEvent;
+  /** Left the line because its signal was aborted or the semaphore was closed. */
+  cancelled: SemaphoreWaitedEvent;
+  /** Left the line because of `waitTimeoutMs`. */
+  timedOut: SemaphoreWaitedEvent;
+  /** Did not get into the line at all. */
+  refused: SemaphoreRefusedEvent;
+  /** A permit has been held for longer than `maxHoldMs`. */
+  overheld: SemaphoreEvent;
+  /** A task that did not settle within `graceMs` of its abort has lost its permit. */
+  overrun: SemaphoreRanEvent;
+  resized: SemaphoreResizedEvent;
+  /** The last permit has been taken. */
+  saturated: SemaphoreGauges;
+  /** The last permit is back and nobody waits. */
+  idle: SemaphoreGauges;
+  closed: SemaphoreGauges;
+}
+
+const OPTIONS = new Set(['capacity', 'maxWaiting', 'maxHoldMs', 'clock']);
+const ACQUIRE_OPTIONS = new Set(['weight', 'signal', 'waitTimeoutMs']);
+const RUN_OPTIONS = new Set(['weight', 'signal', 'waitTimeoutMs', 'runTimeoutMs', 'graceMs']);
+const CLOSE_OPTIONS = new Set(['waiting']);
+
+class Waiter implements LineNode<Waiter> {
+  previous: Waiter | undefined;
+  next: Waiter | undefined;
+  readonly id: number;
+  readonly weight: number;
+  readonly since: number;
+  readonly signal: AbortSignal | undefined;
+  deadline: Deadline | undefined;
+  resolve!: (permit: HeldPermit) => void;
+  reject!: (reason: unknown) => void;
+
+  constructor(id: number, weight: number, since: number, signal: AbortSignal | undefined) {
+    this.id = id;
+    this.weight = weight;
+    this.since = since;
+    this.signal = signal;
+  }
+}
+
+type HeldRun = Run<HeldPermit>;
+
+/** What has a deadline or a signal: one who waits, or a task that runs. */
+type Subject = Waiter | HeldRun;
+
+class HeldPermit implements Permit {
+  readonly weight: number;
+  readonly id: number;
+  #giveBack: ((permit: HeldPermit) => void) | undefined;
+  deadline: Deadline | undefined;
+
+  constructor(id: number, weight: number, giveBack: (permit: HeldPermit) => void) {
+    this.id = id;
+    this.weight = weight;
+    this.#giveBack = giveBack;
+  }
+
+  get released(): boolean {
+    return this.#giveBack === undefined;
+  }
+
+  release(): boolean {
+    const giveBack = this.#giveBack;
+    if (giveBack === undefined) return false;
+    this.#giveBack = undefined;
+    giveBack(this);
+    return true;
+  }
+
+  [Symbol.dispose](): void {
+    this.release();
+  }
+}
+
+class Context implements SemaphoreContext {
+  readonly permit: Permit;
+  readonly #run: HeldRun | undefined;
+  #signal: AbortSignal | undefined;
+
+  constructor(permit: Permit, run: HeldRun | undefined) {
+    this.permit = permit;
+    this.#run = run;
+  }
+
+  /** Where nothing can interrupt the task, a signal that never aborts. */
+  get signal(): AbortSignal {
+    return (this.#signal ??= this.#run?.signal ?? new AbortController().signal);
+  }
+}
+
+/** The options of one call, checked. */
+interface Read extends RunLimits {
+  readonly weight: number;
+  readonly waitTimeoutMs: number;
+}
+
+const DEFAULTS: Read = {
+  weight: 1,
+  signal: undefined,
+  waitTimeoutMs: Infinity,
+  runTimeoutMs: Infinity,
+  graceMs: Infinity,
+};
+
+/**
+ * Lets at most `capacity` callers do something at once.
+ *
+ * Strictly first come, first served: while anybody waits, nobody who comes later gets a permit, be
+ * it that permits are free and the first in line wants more of them (a heavy caller is not starved
+ * by light ones, and holds them up). A permit that is given back goes to the next in line within the
+ * same call of `release`: no newcomer can get in between. A permit belongs to whoever holds it and
+ * comes back once; there is no way to give back what was not taken.
+ *
+ * Everything is O(1) per caller; with a `waitTimeoutMs`, O(log waiting). The limit holds within one
+ * process. A task that acquires the semaphore that it holds may wait for itself for ever.
+ *
+ * @example
+ * ```ts
+ * const gpu = new Semaphore(2);
+ * const answer = await gpu.run(({ signal }) => infer(prompt, { signal }), { signal: request.signal });
+ * ```
+ *
+ * Whenever no method of this class is on the stack:
+ *
+ * S1  0 <= available <= capacity. After a downward `resize`, 0 until enough permits are back.
+ * S2  active is the sum of the weights of the permits that are out, and active + available is the
+ *     capacity unless a downward `resize` left active above it.
+ * S3  If anybody waits, the first in line wants more than is available.
+ * S4  A waiter is settled exactly once, and is in line if and only if it has not been settled.
+ */
+export class Semaphore
+  extends Emitter<SemaphoreEvents>
+  implements Gate<SemaphoreContext, SemaphoreRunOptions>, AsyncDisposable
+{
+  /** @internal */
+  readonly [optionNames]: ReadonlySet<string> = RUN_OPTIONS;
+
+  readonly #time: Time;
+  readonly #maxWaiting: number;
+  readonly #maxHoldMs: number;
+  #capacity: number;
+  #active = 0;
+  #closed = false;
+  #lastId = 0;
+
+  readonly #line = new Line<Waiter>();
+  readonly #signals = new AbortWatch<Subject>((subjects, reason) =>
+    this.#aborted(subjects, reason),
+  );
+  readonly #deadlines: Deadlines<Subject>;
+  readonly #holds: Deadlines<HeldPermit>;
+  readonly #idle = new Awaiters();
+  readonly #giveBack = (permit: HeldPermit): void => this.#returned(permit);
+  readonly #runs: Runs<HeldPermit>;
+
+  readonly #waitMs = new Tally();
+  #acquired = 0;
+  #queued = 0;
+  #released = 0;
+  #refused = 0;
+  #cancelled = 0;
+  #timedOut = 0;
+  #overrun = 0;
+  #overheld = 0;
+
+  /** Throws a `TypeError` or a `RangeError` that names a bad option. */
+  constructor(options: number | SemaphoreOptions) {
+    super();
+    const given = typeof options === 'number' ? { capacity: options } : options;
+    const { capacity, maxWaiting, maxHoldMs, clock } = readOptions('Semaphore', given, OPTIONS);
+    this.#capacity = positiveInteger('capacity', capacity);
+    this.#maxWaiting = countOrInfinity('maxWaiting', maxWaiting ?? Infinity);
+    this.#maxHoldMs = maxHoldMs === undefined ? Infinity : positiveMs('maxHoldMs', maxHoldMs);
+    this.#time = new Time(clock);
+    this.#deadlines = new Deadlines(this.#time, (due, now) => this.#expired(due, now));
+    this.#holds = new Deadlines(this.#time, (due) => this.#heldTooLong(due), true);
+    this.#runs = new Runs(
+      this.#time,
+      this.#signals,
+      this.#deadlines,
+      (permit) => permit.release(),
+      (permit, ranMs) => this.#outran(permit, ranMs),
+    );
+  }
+
+  get capacity(): number {
+    return this.#capacity;
+  }
+
+  /** How many permits could be taken now if nobody waited. */
+  get available(): number {
+    return Math.max(0, this.#capacity - this.#active);
+  }
+
+  /** The weights of all permits that are out. Above the capacity after a downward `resize`. */
+  get active(): number {
+    return this.#active;
+  }
+
+  /** How many callers wait. */
+  get waiting(): number {
+    return this.#line.length;
+  }
+
+  /**
+   * Takes a permit if that is possible now: nobody waits and enough are available. Undefined
+   * otherwise, also when closed. Throws only for a `weight` that is not a positive integer.
+   */
+  tryAcquire(weight = 1): Permit | undefined {
+    positiveInteger('weight', weight);
+    if (this.#closed || this.#line.length > 0 || weight > this.#capacity - this.#active) {
+      return undefined;
+    }
+    const permit = this.#take(weight, ++this.#lastId, 0);
+    deliver(this);
+    return permit;
+  }
+
+  /**
+   * Takes a permit, after waiting for it where necessary. Rejects with `signal.reason` or with
+   * `ERR_CLOSED`, `ERR_EXCEEDS_CAPACITY` (the weight is over the capacity), `ERR_QUEUE_FULL`,
+   * `ERR_WAIT_TIMEOUT`; then nothing is held.
+   */
+  acquire(options?: AcquireOptions): Promise<Permit> {
+    try {
+      const read =
+        options === undefined ? DEFAULTS : this.#read('acquire', options, ACQUIRE_OPTIONS);
+      return Promise.resolve(this.#admit(read));
+    } catch (error) {
+      return Promise.reject(error);
+    } finally {
+      deliver(this);
+    }
+  }
+
+  /**
+   * Calls `task` with a permit that is released when what it returns has settled, and settles as it
+   * does. Rejects as `acquire`, and with `ERR_RUN_TIMEOUT`. When `signal` is aborted while the task
+   * runs, the call rejects with its reason at once and the task's own signal is aborted, but the
+   * permit comes back only when the task has settled or `graceMs` is over. The task runs in the
+   * caller's async context, at once where no wait is necessary.
+   */
+  run<T>(
+    task: (context: SemaphoreContext) => T | PromiseLike<T>,
+    options?: SemaphoreRunOptions,
+  ): Promise<T> {
+    let admitted: HeldPermit | Promise<HeldPermit>;
+    let read = DEFAULTS;
+    try {
+      callable('task', task);
+      if (options !== undefined) read = this.#read('run', options, RUN_OPTIONS);
+      admitted = this.#admit(read);
+    } catch (error) {
+      deliver(this);
+      return Promise.reject(error);
+    }
+    deliver(this);
+    // The reaction to the promise of a permit runs in the context of this call, not in that of
+    // whoever releases the permit.
+    return admitted instanceof HeldPermit
+      ? this.#perform(task, admitted, read)
+      : admitted.then((permit) => this.#perform(task, permit, read));
+  }
+
+  /**
+   * Changes the capacity: a positive integer. Upwards, waiters get permits at once. Downwards, no
+   * permit is taken away: grants go on when enough have come back; waiters whose weight has become
+   * impossible reject with `ERR_EXCEEDS_CAPACITY`.
+   */
+  resize(capacity: number): void {
+    positiveInteger('capacity', capacity);
+    if (capacity === this.#capacity) return;
+    this.#capacity = capacity;
+    for (const waiter of this.#line) {
+      if (waiter.weight > capacity) {
+        this.#leave(waiter);
+        this.#refused++;
+        waiter.reject(new ExceedsCapacityError(waiter.weight, capacity));
+        this.#postRefused(waiter.weight, 'ERR_EXCEEDS_CAPACITY');
+      }
+    }
+    if (heard(this, 'resized')) post(this, 'resized', { capacity, ...this.#gauges() });
+    this.#pump();
+    deliver(this);
+  }
+
+  /** Resolves when no permit is out and nobody waits: at once if that is so now. */
+  idle(): Promise<void> {
+    return this.#isIdle() ? Promise.resolve() : this.#idle.wait();
+  }
+
+  /**
+   * Takes no new callers from now on: they get `ERR_CLOSED`. Those who wait are served
+   * (`'finish'`, the default) or get `ERR_CLOSED` too (`'reject'`). Permits that are out stay good.
+   */
+  close(options?: { readonly waiting?: 'finish' | 'reject' | undefined }): void {
+    const { waiting } = readOptions('close', options, CLOSE_OPTIONS);
+    const what = oneOf('waiting', waiting ?? 'finish', ['finish', 'reject']);
+    const first = !this.#closed;
+    this.#closed = true;
+    if (what === 'reject') {
+      for (const waiter of this.#line) this.#cancel(waiter, new ClosedError('The semaphore'));
+    }
+    if (first && heard(this, 'closed')) post(this, 'closed', this.#gauges());
+    if (this.#isIdle()) this.#idle.release();
+    deliver(this);
+  }
+
+  /** Closes and resolves when everybody who waited has been served and every permit is back. */
+  drain(): Promise<void> {
+    this.close();
+    return this.idle();
+  }
+
+  /** The same as `drain`, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.drain();
+  }
+
+  /** A snapshot: gauges now, counters since construction. O(1). */
+  stats(): SemaphoreStats {
+    return {
+      capacity: this.#capacity,
+      ...this.#gauges(),
+      closed: this.#closed,
+      acquired: this.#acquired,
+      queued: this.#queued,
+      released: this.#released,
+      refused: this.#refused,
+      cancelled: this.#cancelled,
+      timedOut: this.#timedOut,
+      overrun: this.#overrun,
+      overheld: this.#overheld,
+      waitMs: this.#waitMs.summary(),
+    };
+  }
+
+  #read(where: string, options: SemaphoreRunOptions, known: ReadonlySet<string>): Read {
+    const given = readOptions(where, options, known);
+    return {
+      weight: positiveInteger('weight', given.weight ?? 1),
+      signal: given.signal && abortSignal('signal', given.signal),
+      waitTimeoutMs: msOrInfinity('waitTimeoutMs', given.waitTimeoutMs ?? Infinity),
+      runTimeoutMs: msOrInfinity('runTimeoutMs', given.runTimeoutMs ?? Infinity),
+      graceMs: msOrInfinity('graceMs', given.graceMs ?? Infinity),
+    };
+  }
+
+  /** The verdict on a caller: a permit, a wait for one, or a throw. */
+  #admit({ weight, signal, waitTimeoutMs }: Read): HeldPermit | Promise<HeldPermit> {
+    if (this.#closed) throw this.#refuse(weight, new ClosedError('The semaphore'));
+    if (signal?.aborted === true) {
+      this.#refuse(weight, undefined);
+      throw signal.reason;
+    }
+    if (weight > this.#capacity) {
+      throw this.#refuse(weight, new ExceedsCapacityError(weight, this.#capacity));
+    }
+    if (this.#line.length === 0 && weight <= this.#capacity - this.#active) {
+      return this.#take(weight, ++this.#lastId, 0);
+    }
+    if (this.#line.length >= this.#maxWaiting) {
+      const full = { waiting: this.#line.length, maxWaiting: this.#maxWaiting, retryAfterMs: 1000 };
+      throw this.#refuse(weight, new QueueFullError(full));
+    }
+    if (waitTimeoutMs === 0) throw this.#refuse(weight, new WaitTimeoutError(0));
+    return this.#wait(weight, signal, waitTimeoutMs);
+  }
+
+  #refuse<E extends { readonly code: string } | undefined>(weight: number, error: E): E {
+    this.#refused++;
+    this.#postRefused(weight, error?.code);
+    return error;
+  }
+
+  #wait(
+    weight: number,
+    signal: AbortSignal | undefined,
+    waitTimeoutMs: number,
+  ): Promise<HeldPermit> {
+    const now = this.#time.now();
+    const waiter = new Waiter(++this.#lastId, weight, now, signal);
+    if (signal !== undefined) {
+      this.#signals.add(signal, waiter);
+      // A signal may abort while it is being subscribed to; nobody has been told of that.
+      if (signal.aborted) {
+        this.#signals.remove(signal, waiter);
+        this.#refuse(weight, undefined);
+        throw signal.reason;
+      }
+    }
+    this.#line.push(waiter);
+    this.#queued++;
+    if (waitTimeoutMs < Infinity) {
+      waiter.deadline = this.#deadlines.add(waiter, now + waitTimeoutMs);
+    }
+    if (heard(this, 'queued')) post(this, 'queued', this.#about(waiter));
+    return new Promise((resolve, reject) => {
+      waiter.resolve = resolve;
+      waiter.reject = reject;
+    });
+  }
+
+  #take(weight: number, id: number, waitedMs: number): HeldPermit {
+    this.#active += weight;
+    invariant(this.#active <= this.#capacity, 'S1');
+    this.#acquired++;
+    const permit = new HeldPermit(id, weight, this.#giveBack);
+    if (this.#maxHoldMs < Infinity) {
+      permit.deadline = this.#holds.add(permit, this.#time.now() + this.#maxHoldMs);
+    }
+    if (heard(this, 'acquired')) post(this, 'acquired', { ...this.#about(permit), waitedMs });
+    if (this.#active === this.#capacity && heard(this, 'saturated')) {
+      post(this, 'saturated', this.#gauges());
+    }
+    return permit;
+  }
+
+  #returned(permit: HeldPermit): void {
+    this.#active -= permit.weight;
+    invariant(this.#active >= 0, 'S2');
+    this.#released++;
+    if (permit.deadline !== undefined) this.#holds.remove(permit.deadline);
+    if (heard(this, 'released')) post(this, 'released', this.#about(permit));
+    this.#pump();
+    deliver(this);
+  }
+
+  /** Hands permits to the first in line for as long as they fit (S3). */
+  #pump(): void {
+    for (
+      let head = this.#line.first;
+      head !== undefined && head.weight <= this.#capacity - this.#active;
+      head = this.#line.first
+    ) {
+      const waitedMs = this.#time.now() - head.since;
+      this.#leave(head);
+      this.#waitMs.add(waitedMs);
+      head.resolve(this.#take(head.weight, head.id, waitedMs));
+    }
+    if (this.#isIdle()) {
+      this.#idle.release();
+      if (heard(this, 'idle')) post(this, 'idle', this.#gauges());
+    }
+  }
+
+  /** Out of the line and out of everything that could call it again (S4). */
+  #leave(waiter: Waiter): void {
+    this.#line.remove(waiter);
+    if (waiter.signal !== undefined) this.#signals.remove(waiter.signal, waiter);
+    if (waiter.deadline !== undefined) this.#deadlines.remove(waiter.deadline);
+  }
+
+  #cancel(waiter: Waiter, reason: unknown): void {
+    this.#leave(waiter);
+    this.#cancelled++;
+    waiter.reject(reason);
+    if (heard(this, 'cancelled')) post(this, 'cancelled', this.#aboutWait(waiter));
+  }
+
+  /** All of a signal's waiters leave before the next in line is looked at, then its tasks are told. */
+  #aborted(subjects: ReadonlySet<Subject>, reason: unknown): void {
+    const runs: HeldRun[] = [];
+    for (const subject of subjects) {
+      if (subject instanceof Run) runs.push(subject);
+      // One who is not in line yet finds out by itself.
+      else if (subject.reject !== undefined) this.#cancel(subject, reason);
+    }
+    this.#pump();
+    for (const run of runs) this.#runs.interrupt(run, reason);
+    deliver(this);
+  }
+
+  #expired(due: readonly Subject[], now: number): void {
+    const runs: HeldRun[] = [];
+    for (const subject of due) {
+      if (subject instanceof Run) {
+        runs.push(subject);
+      } else {
+        this.#leave(subject);
+        this.#timedOut++;
+        subject.reject(new WaitTimeoutError(now - subject.since));
+        if (heard(this, 'timedOut')) post(this, 'timedOut', this.#aboutWait(subject));
+      }
+    }
+    this.#pump();
+    for (const run of runs) this.#runs.expire(run, now);
+    deliver(this);
+  }
+
+  #outran(permit: HeldPermit, ranMs: number): void {
+    if (permit.released) return;
+    this.#overrun++;
+    if (heard(this, 'overrun')) post(this, 'overrun', { ...this.#about(permit), ranMs });
+    permit.release();
+  }
+
+  #heldTooLong(due: readonly HeldPermit[]): void {
+    for (const permit of due) {
+      this.#overheld++;
+      if (heard(this, 'overheld')) post(this, 'overheld', this.#about(permit));
+    }
+    deliver(this);
+  }
+
+  #perform<T>(
+    task: (context: SemaphoreContext) => T | PromiseLike<T>,
+    permit: HeldPermit,
+    read: Read,
+  ): Promise<T> {
+    const { signal, runTimeoutMs } = read;
+    if (signal?.aborted === true) {
+      permit.release();
+      return Promise.reject(signal.reason);
+    }
+    if (signal !== undefined || runTimeoutMs < Infinity) {
+      return this.#runs.perform(task, (run) => new Context(permit, run), permit, read);
+    }
+    // Nothing can interrupt this task: the same with less.
+    try {
+      return Promise.resolve(task(new Context(permit, undefined))).then(
+        (value) => {
+          permit.release();
+          return value;
+        },
+        (error: unknown) => {
+          permit.release();
+          throw error;
+        },
+      );
+    } catch (error) {
+      permit.release();
+      return Promise.reject(error);
+    }
+  }
+
+  #isIdle(): boolean {
+    return this.#active === 0 && this.#line.length === 0;
+  }
+
+  #gauges(): SemaphoreGauges {
+    return { active: this.#active, available: this.available, waiting: this.#line.length };
+  }
+
+  #about({ id, weight }: Waiter | HeldPermit): SemaphoreEvent {
+    return { id, weight, ...this.#gauges() };
+  }
+
+  #aboutWait(waiter: Waiter): SemaphoreWaitedEvent {
+    return { ...this.#about(waiter), waitedMs: this.#time.now() - waiter.since };
+  }
+
+  #postRefused(weight: number, code: string | undefined): void {
+    if (heard(this, 'refused')) post(this, 'refused', { weight, code, ...this.#gauges() });
+  }
+}
