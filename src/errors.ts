@@ -1,3 +1,5 @@
+import { quote } from './internal/quote.ts';
+
 /** Every `code` of an error that this library rejects with. Match on it rather than on classes. */
 export type ErrorCode =
   | 'ERR_CLOSED'
@@ -54,6 +56,21 @@ export class QueueFullError extends SluiceError {
     this.maxWaiting = data.maxWaiting;
     this.estimatedWaitMs = data.estimatedWaitMs;
     this.retryAfterMs = data.retryAfterMs;
+  }
+}
+
+/** Had a place in line and lost it to somebody more urgent when the line was full. */
+export class ShedError extends SluiceError {
+  override readonly name = 'ShedError';
+  readonly code = 'ERR_SHED';
+  readonly waitedMs: number;
+  /** When to try again, in ms from now. */
+  readonly retryAfterMs: number;
+
+  constructor(waitedMs: number, retryAfterMs: number) {
+    super(`Gave way to a more urgent caller after ${Math.round(waitedMs)} ms in line.`);
+    this.waitedMs = waitedMs;
+    this.retryAfterMs = retryAfterMs;
   }
 }
 
@@ -122,7 +139,7 @@ export class DuplicateIdError extends SluiceError {
   readonly id: string;
 
   constructor(id: string) {
-    super(`The id ${JSON.stringify(id.slice(0, 64))} is in use.`);
+    super(`The id ${quote(id)} is in use.`);
     this.id = id;
   }
 }
@@ -165,9 +182,7 @@ export class MetadataTooLargeError extends SluiceError {
   readonly maxBytes: number;
 
   constructor(key: string, bytes: number, maxBytes: number) {
-    super(
-      `Metadata ${JSON.stringify(key.slice(0, 64))} would take ${bytes} bytes of at most ${maxBytes}.`,
-    );
+    super(`Metadata ${quote(key)} would take ${bytes} bytes of at most ${maxBytes}.`);
     this.key = key;
     this.bytes = bytes;
     this.maxBytes = maxBytes;

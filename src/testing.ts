@@ -23,7 +23,6 @@ export function settle(): Promise<void> {
 
 interface Timer {
   readonly at: number;
-  readonly order: number;
   readonly callback: () => void;
 }
 
@@ -42,7 +41,6 @@ interface Timer {
  */
 export class ManualClock implements Clock {
   #now = 0;
-  #order = 0;
   readonly #timers = new Set<Timer>();
 
   /** Milliseconds since the clock was made, by its own reckoning. */
@@ -55,8 +53,12 @@ export class ManualClock implements Clock {
     return this.#timers.size;
   }
 
+  /** `ms` below 0 counts as 0. What no timer can hold is refused here, where it is noticed. */
   setTimeout(callback: () => void, ms: number): unknown {
-    const timer = { at: this.#now + Math.max(ms, 0), order: this.#order++, callback };
+    if (!Number.isFinite(ms)) {
+      throw new RangeError(`Expected \`ms\` to be a finite number, got ${String(ms)}.`);
+    }
+    const timer = { at: this.#now + Math.max(ms, 0), callback };
     this.#timers.add(timer);
     return timer;
   }
@@ -80,7 +82,7 @@ export class ManualClock implements Clock {
       this.#fire(next);
       await settle();
     }
-    this.#now = end;
+    this.#now = Math.max(this.#now, end);
     await settle();
   }
 

@@ -1,15 +1,17 @@
 import { InvariantError } from '../errors.ts';
+import { quote } from './quote.ts';
 
 /**
- * Checks of what callers hand in. Each throws a `TypeError` (wrong kind) or a `RangeError` (wrong
- * value) that names the option and shows the value, escaped and cut, whatever that value is.
+ * Checks of what callers hand in. Each throws a `RangeError` (a number that is out of range) or a
+ * `TypeError` (anything else) that names the option and shows the value, escaped and cut, whatever
+ * that value is.
  */
 
 /** The value as it may stand in a message: one line, bounded, and never the caller's `toString`. */
 function show(value: unknown): string {
   switch (typeof value) {
     case 'string': {
-      return JSON.stringify(value.length > 64 ? `${value.slice(0, 64)}…` : value);
+      return quote(value);
     }
     case 'number': {
       return Object.is(value, -0) ? '-0' : String(value);
@@ -27,14 +29,22 @@ function show(value: unknown): string {
   }
 }
 
-function mismatch(name: string, expected: string, value: unknown): TypeError | RangeError {
-  const message = `Expected \`${name}\` to be ${expected}, got ${show(value)}.`;
+function mismatch(name: string, expected: string, value: unknown): string {
+  return `Expected \`${name}\` to be ${expected}, got ${show(value)}.`;
+}
+
+function wrongKind(name: string, expected: string, value: unknown): TypeError {
+  return new TypeError(mismatch(name, expected, value));
+}
+
+function badNumber(name: string, expected: string, value: unknown): TypeError | RangeError {
+  const message = mismatch(name, expected, value);
   return typeof value === 'number' ? new RangeError(message) : new TypeError(message);
 }
 
 export function positiveInteger(name: string, value: unknown): number {
   if (Number.isSafeInteger(value) && (value as number) > 0) return value as number;
-  throw mismatch(name, 'a positive integer', value);
+  throw badNumber(name, 'a positive integer', value);
 }
 
 /** For counts that may be 0 or have no bound at all, such as `maxWaiting`. */
@@ -42,41 +52,47 @@ export function countOrInfinity(name: string, value: unknown): number {
   if (value === Infinity) return value;
   // `+ 0` turns -0 into 0.
   if (Number.isSafeInteger(value) && (value as number) >= 0) return (value as number) + 0;
-  throw mismatch(name, 'a non-negative integer or Infinity', value);
+  throw badNumber(name, 'a non-negative integer or Infinity', value);
 }
 
 export function integerWithin(name: string, value: unknown, min: number, max: number): number {
   if (Number.isSafeInteger(value) && (value as number) >= min && (value as number) <= max) {
     return (value as number) + 0;
   }
-  throw mismatch(name, `an integer from ${min} to ${max}`, value);
+  throw badNumber(name, `an integer from ${min} to ${max}`, value);
+}
+
+/** A reading of a clock. */
+export function finite(name: string, value: unknown): number {
+  if (Number.isFinite(value)) return value as number;
+  throw mismatch(name, 'a finite number', value);
 }
 
 /** A span of time that must end: a finite number of milliseconds above 0. */
 export function positiveMs(name: string, value: unknown): number {
   if (typeof value === 'number' && value > 0 && value < Infinity) return value;
-  throw mismatch(name, 'a positive number of milliseconds', value);
+  throw badNumber(name, 'a positive number of milliseconds', value);
 }
 
 /** A limit on time: 0 is "not at all", Infinity is "no limit". */
 export function msOrInfinity(name: string, value: unknown): number {
   if (typeof value === 'number' && value >= 0) return value + 0;
-  throw mismatch(name, 'a non-negative number of milliseconds or Infinity', value);
+  throw badNumber(name, 'a non-negative number of milliseconds or Infinity', value);
 }
 
 export function oneOf<T extends string>(name: string, value: unknown, allowed: readonly T[]): T {
   if (allowed.includes(value as T)) return value as T;
-  throw mismatch(name, `one of ${allowed.map((word) => JSON.stringify(word)).join(', ')}`, value);
+  throw wrongKind(name, `one of ${allowed.map((word) => JSON.stringify(word)).join(', ')}`, value);
 }
 
 export function callable<T extends (...args: never[]) => unknown>(name: string, value: T): T {
   if (typeof value === 'function') return value;
-  throw mismatch(name, 'a function', value);
+  throw wrongKind(name, 'a function', value);
 }
 
 export function text(name: string, value: unknown): string {
   if (typeof value === 'string') return value;
-  throw mismatch(name, 'a string', value);
+  throw wrongKind(name, 'a string', value);
 }
 
 /** Signals of another realm or a polyfill are as good as the platform's: only the shape counts. */
@@ -90,7 +106,7 @@ export function abortSignal(name: string, value: unknown): AbortSignal {
   ) {
     return value as AbortSignal;
   }
-  throw mismatch(name, 'an AbortSignal', value);
+  throw wrongKind(name, 'an AbortSignal', value);
 }
 
 /**
@@ -107,7 +123,7 @@ export function readOptions<T extends object>(
   const copy = Object.create(null) as Record<string, unknown>;
   if (options === undefined) return copy as T;
   if (typeof options !== 'object' || options === null) {
-    throw mismatch(`options of ${where}`, 'an object', options);
+    throw wrongKind(`options of ${where}`, 'an object', options);
   }
   for (const name of Object.keys(options)) {
     if (known !== undefined && !known.has(name)) {

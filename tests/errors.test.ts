@@ -1,0 +1,131 @@
+import { describe, expect, it } from 'vitest';
+
+import * as errors from '../src/errors.ts';
+
+const { InvariantError, SluiceError, ...refusals } = errors;
+
+/** One of each, with what its `data` should be. */
+const samples: { error: errors.SluiceError; code: errors.ErrorCode; data: object }[] = [
+  { error: new errors.ClosedError('The queue'), code: 'ERR_CLOSED', data: {} },
+  {
+    error: new errors.QueueFullError({ waiting: 3, maxWaiting: 3, retryAfterMs: 1000 }),
+    code: 'ERR_QUEUE_FULL',
+    data: { waiting: 3, maxWaiting: 3, estimatedWaitMs: undefined, retryAfterMs: 1000 },
+  },
+  {
+    error: new errors.QueueFullError({
+      waiting: 3,
+      maxWaiting: 3,
+      estimatedWaitMs: 70,
+      retryAfterMs: 80,
+    }),
+    code: 'ERR_QUEUE_FULL',
+    data: { waiting: 3, maxWaiting: 3, estimatedWaitMs: 70, retryAfterMs: 80 },
+  },
+  {
+    error: new errors.ShedError(50, 1000),
+    code: 'ERR_SHED',
+    data: { waitedMs: 50, retryAfterMs: 1000 },
+  },
+  { error: new errors.WaitTimeoutError(50), code: 'ERR_WAIT_TIMEOUT', data: { waitedMs: 50 } },
+  { error: new errors.RunTimeoutError(50), code: 'ERR_RUN_TIMEOUT', data: { ranMs: 50 } },
+  {
+    error: new errors.ExceedsCapacityError(9, 5),
+    code: 'ERR_EXCEEDS_CAPACITY',
+    data: { requested: 9, capacity: 5 },
+  },
+  {
+    error: new errors.RateLimitedError(12.5),
+    code: 'ERR_RATE_LIMITED',
+    data: { retryAfterMs: 12.5, limit: undefined },
+  },
+  {
+    error: new errors.RateLimitedError(12.5, 'tokens'),
+    code: 'ERR_RATE_LIMITED',
+    data: { retryAfterMs: 12.5, limit: 'tokens' },
+  },
+  { error: new errors.DuplicateIdError('a'), code: 'ERR_DUPLICATE_ID', data: { id: 'a' } },
+  {
+    error: new errors.SessionsFullError(7, 7),
+    code: 'ERR_SESSIONS_FULL',
+    data: { active: 7, maxActive: 7 },
+  },
+  {
+    error: new errors.SessionTimeoutError('s', 30),
+    code: 'ERR_SESSION_TIMEOUT',
+    data: { id: 's', timeoutMs: 30 },
+  },
+  {
+    error: new errors.MetadataTooLargeError('k', 20, 10),
+    code: 'ERR_METADATA_TOO_LARGE',
+    data: { key: 'k', bytes: 20, maxBytes: 10 },
+  },
+  ...(['firstToken', 'idle', 'total', 'stall'] as const).map((phase) => ({
+    error: new errors.StreamTimeoutError(phase, 30),
+    code: 'ERR_STREAM_TIMEOUT' as const,
+    data: { phase, timeoutMs: 30 },
+  })),
+];
+
+describe('errors', () => {
+  it('are all among the samples here', () => {
+    const seen = new Set(samples.map(({ error }) => error.constructor));
+    const missing = Object.values(refusals).filter((kind) => !seen.has(kind));
+    expect(missing.filter((kind) => kind.prototype instanceof Error)).toEqual([]);
+  });
+
+  it('have one code each, and no code belongs to two', () => {
+    const codes = new Map(samples.map(({ error, code }) => [code, error.constructor]));
+    expect(codes.size).toBe(new Set(samples.map(({ error }) => error.constructor)).size);
+  });
+
+  it.each(samples)('$error.name carries $code and its data', ({ error, code, data }) => {
+    expect(error).toBeInstanceOf(SluiceError);
+    expect(error).toBeInstanceOf(Error);
+    expect(error.name).toBe(error.constructor.name);
+    expect(error.code).toBe(code);
+    expect(Object.fromEntries(Object.entries(error))).toEqual({ name: error.name, code, ...data });
+    expect(error.cause).toBeUndefined();
+  });
+
+  it.each(samples)('$error.name shows in the stack and says what happened', ({ error }) => {
+    expect(error.stack?.split('\n')[0]).toBe(`${error.name}: ${error.message}`);
+    expect(error.message).toMatch(/^\S.*\.$/);
+    expect(error.message).not.toMatch(/undefined|NaN|\[object/);
+    expect(String(error)).toBe(`${error.name}: ${error.message}`);
+  });
+
+  it('round times in their messages, and nowhere else', () => {
+    const error = new errors.WaitTimeoutError(1234.5678);
+    expect(error.message).toBe('Waited 1235 ms without a turn.');
+    expect(error.waitedMs).toBe(1234.5678);
+    expect(new errors.RateLimitedError(0.2).message).toContain('in 1 ms');
+  });
+
+  it('show what a user chose escaped and cut (H021, H157)', () => {
+    const hostile = `\u001B[2J\n\u009B${'x'.repeat(1000)}`;
+    for (const error of [
+      new errors.DuplicateIdError(hostile),
+      new errors.MetadataTooLargeError(hostile, 2, 1),
+    ]) {
+      expect(error.message).not.toMatch(/\p{Cc}/u);
+      expect(error.message.length).toBeLessThan(200);
+    }
+    expect(new errors.DuplicateIdError(hostile).id).toBe(hostile);
+    // A session's id may be a secret of its user.
+    expect(new errors.SessionTimeoutError('secret', 5).message).not.toContain('secret');
+  });
+
+  it('are told apart by `code` in TypeScript too', () => {
+    const retryAfterMs = (error: errors.QueueFullError | errors.ClosedError): number =>
+      error.code === 'ERR_QUEUE_FULL' ? error.retryAfterMs : 0;
+    expect(samples.slice(0, 2).map(({ error }) => retryAfterMs(error as never))).toEqual([0, 1000]);
+  });
+
+  it('count a bug of the library as none of them', () => {
+    const error = new InvariantError('S3');
+    expect(error).not.toBeInstanceOf(SluiceError);
+    expect(error).toMatchObject({ name: 'InvariantError', code: 'ERR_INVARIANT', invariant: 'S3' });
+    expect(error.message).toContain('S3');
+  });
+});
