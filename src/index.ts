@@ -8,3 +8,5 @@ export {
   type RunOptions,
   type TaskContext,
 } from './gate.ts';
+export * from './admission-queue.ts';
+export * from './semaphore.ts';

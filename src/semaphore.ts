@@ -142,22 +142,25 @@ const ACQUIRE_OPTIONS = new Set(['weight', 'signal', 'waitTimeoutMs']);
 const RUN_OPTIONS = new Set(['weight', 'signal', 'waitTimeoutMs', 'runTimeoutMs', 'graceMs']);
 const CLOSE_OPTIONS = new Set(['waiting']);
 
+/** Nothing is known of how long permits are held: when a refused caller may as well try again. */
+const RETRY_AFTER_MS = 1000;
+
+/** One who waits: for a permit, or for a task to start with one. */
 class Waiter implements LineNode<Waiter> {
   previous: Waiter | undefined;
   next: Waiter | undefined;
   readonly id: number;
-  readonly weight: number;
   readonly since: number;
-  readonly signal: AbortSignal | undefined;
+  readonly call: Call;
+  task: ((context: SemaphoreContext) => unknown) | undefined;
   deadline: Deadline | undefined;
-  resolve!: (permit: HeldPermit) => void;
+  resolve!: (turn: never) => void;
   reject!: (reason: unknown) => void;
 
-  constructor(id: number, weight: number, since: number, signal: AbortSignal | undefined) {
+  constructor(id: number, since: number, call: Call) {
     this.id = id;
-    this.weight = weight;
     this.since = since;
-    this.signal = signal;
+    this.call = call;
   }
 }
 
@@ -212,12 +215,12 @@ class Context implements SemaphoreContext {
 }
 
 /** The options of one call, checked. */
-interface Read extends RunLimits {
+interface Call extends RunLimits {
   readonly weight: number;
   readonly waitTimeoutMs: number;
 }
 
-const DEFAULTS: Read = {
+const DEFAULTS: Call = {
   weight: 1,
   signal: undefined,
   waitTimeoutMs: Infinity,
@@ -334,7 +337,8 @@ export class Semaphore
     if (this.#closed || this.#line.length > 0 || weight > this.#capacity - this.#active) {
       return undefined;
     }
-    const permit = this.#take(weight, ++this.#lastId, 0);
+    this.#take(++this.#lastId, weight, 0);
+    const permit = this.#permit(this.#lastId, weight);
     deliver(this);
     return permit;
   }
@@ -346,9 +350,14 @@ export class Semaphore
    */
   acquire(options?: AcquireOptions): Promise<Permit> {
     try {
-      const read =
+      const call =
         options === undefined ? DEFAULTS : this.#read('acquire', options, ACQUIRE_OPTIONS);
-      return Promise.resolve(this.#admit(read));
+      const waiter = this.#admit(call);
+      if (waiter === undefined) return Promise.resolve(this.#permit(this.#lastId, call.weight));
+      return new Promise((resolve, reject) => {
+        waiter.resolve = resolve;
+        waiter.reject = reject;
+      });
     } catch (error) {
       return Promise.reject(error);
     } finally {
@@ -367,22 +376,30 @@ export class Semaphore
     task: (context: SemaphoreContext) => T | PromiseLike<T>,
     options?: SemaphoreRunOptions,
   ): Promise<T> {
-    let admitted: HeldPermit | Promise<HeldPermit>;
-    let read = DEFAULTS;
+    let call = DEFAULTS;
+    let waiter: Waiter | undefined;
     try {
       callable('task', task);
-      if (options !== undefined) read = this.#read('run', options, RUN_OPTIONS);
-      admitted = this.#admit(read);
+      if (options !== undefined) call = this.#read('run', options, RUN_OPTIONS);
+      waiter = this.#admit(call);
     } catch (error) {
       deliver(this);
       return Promise.reject(error);
     }
+    if (waiter === undefined) {
+      const permit = this.#permit(this.#lastId, call.weight);
+      deliver(this);
+      return this.#perform(task, permit, call);
+    }
+    waiter.task = task;
+    // The reaction to its turn runs in the async context of this call, where it is made, and not in
+    // that of whoever releases the permit.
+    const answer = new Promise<Waiter>((resolve, reject) => {
+      waiter.resolve = resolve;
+      waiter.reject = reject;
+    }).then(this.#start);
     deliver(this);
-    // The reaction to the promise of a permit runs in the context of this call, not in that of
-    // whoever releases the permit.
-    return admitted instanceof HeldPermit
-      ? this.#perform(task, admitted, read)
-      : admitted.then((permit) => this.#perform(task, permit, read));
+    return answer as Promise<T>;
   }
 
   /**
@@ -395,11 +412,10 @@ export class Semaphore
     if (capacity === this.#capacity) return;
     this.#capacity = capacity;
     for (const waiter of this.#line) {
-      if (waiter.weight > capacity) {
+      const { weight } = waiter.call;
+      if (weight > capacity) {
         this.#leave(waiter);
-        this.#refused++;
-        waiter.reject(new ExceedsCapacityError(waiter.weight, capacity));
-        this.#postRefused(waiter.weight, 'ERR_EXCEEDS_CAPACITY');
+        waiter.reject(this.#refuse(weight, new ExceedsCapacityError(weight, capacity)));
       }
     }
     if (heard(this, 'resized')) post(this, 'resized', { capacity, ...this.#gauges() });
@@ -458,7 +474,7 @@ export class Semaphore
     };
   }
 
-  #read(where: string, options: SemaphoreRunOptions, known: ReadonlySet<string>): Read {
+  #read(where: string, options: SemaphoreRunOptions, known: ReadonlySet<string>): Call {
     const given = readOptions(where, options, known);
     return {
       weight: positiveInteger('weight', given.weight ?? 1),
@@ -469,8 +485,9 @@ export class Semaphore
     };
   }
 
-  /** The verdict on a caller: a permit, a wait for one, or a throw. */
-  #admit({ weight, signal, waitTimeoutMs }: Read): HeldPermit | Promise<HeldPermit> {
+  /** The verdict on a caller: undefined for its permits taken, a place in line, or a throw. */
+  #admit(call: Call): Waiter | undefined {
+    const { weight, signal, waitTimeoutMs } = call;
     if (this.#closed) throw this.#refuse(weight, new ClosedError('The semaphore'));
     if (signal?.aborted === true) {
       this.#refuse(weight, undefined);
@@ -480,29 +497,33 @@ export class Semaphore
       throw this.#refuse(weight, new ExceedsCapacityError(weight, this.#capacity));
     }
     if (this.#line.length === 0 && weight <= this.#capacity - this.#active) {
-      return this.#take(weight, ++this.#lastId, 0);
+      this.#take(++this.#lastId, weight, 0);
+      return undefined;
     }
     if (this.#line.length >= this.#maxWaiting) {
-      const full = { waiting: this.#line.length, maxWaiting: this.#maxWaiting, retryAfterMs: 1000 };
+      const full = {
+        waiting: this.#line.length,
+        maxWaiting: this.#maxWaiting,
+        retryAfterMs: RETRY_AFTER_MS,
+      };
       throw this.#refuse(weight, new QueueFullError(full));
     }
     if (waitTimeoutMs === 0) throw this.#refuse(weight, new WaitTimeoutError(0));
-    return this.#wait(weight, signal, waitTimeoutMs);
+    return this.#join(call);
   }
 
   #refuse<E extends { readonly code: string } | undefined>(weight: number, error: E): E {
     this.#refused++;
-    this.#postRefused(weight, error?.code);
+    if (heard(this, 'refused')) {
+      post(this, 'refused', { weight, code: error?.code, ...this.#gauges() });
+    }
     return error;
   }
 
-  #wait(
-    weight: number,
-    signal: AbortSignal | undefined,
-    waitTimeoutMs: number,
-  ): Promise<HeldPermit> {
+  #join(call: Call): Waiter {
+    const { weight, signal, waitTimeoutMs } = call;
     const now = this.#time.now();
-    const waiter = new Waiter(++this.#lastId, weight, now, signal);
+    const waiter = new Waiter(++this.#lastId, now, call);
     if (signal !== undefined) {
       this.#signals.add(signal, waiter);
       // A signal may abort while it is being subscribed to; nobody has been told of that.
@@ -517,24 +538,25 @@ export class Semaphore
     if (waitTimeoutMs < Infinity) {
       waiter.deadline = this.#deadlines.add(waiter, now + waitTimeoutMs);
     }
-    if (heard(this, 'queued')) post(this, 'queued', this.#about(waiter));
-    return new Promise((resolve, reject) => {
-      waiter.resolve = resolve;
-      waiter.reject = reject;
-    });
+    if (heard(this, 'queued')) post(this, 'queued', this.#about(waiter.id, weight));
+    return waiter;
   }
 
-  #take(weight: number, id: number, waitedMs: number): HeldPermit {
+  #take(id: number, weight: number, waitedMs: number): void {
     this.#active += weight;
     invariant(this.#active <= this.#capacity, 'S1');
     this.#acquired++;
+    if (heard(this, 'acquired')) post(this, 'acquired', { ...this.#about(id, weight), waitedMs });
+    if (this.#active === this.#capacity && heard(this, 'saturated')) {
+      post(this, 'saturated', this.#gauges());
+    }
+  }
+
+  /** What stands for the permits that `take` has taken. */
+  #permit(id: number, weight: number): HeldPermit {
     const permit = new HeldPermit(id, weight, this.#giveBack);
     if (this.#maxHoldMs < Infinity) {
       permit.deadline = this.#holds.add(permit, this.#time.now() + this.#maxHoldMs);
-    }
-    if (heard(this, 'acquired')) post(this, 'acquired', { ...this.#about(permit), waitedMs });
-    if (this.#active === this.#capacity && heard(this, 'saturated')) {
-      post(this, 'saturated', this.#gauges());
     }
     return permit;
   }
@@ -544,7 +566,7 @@ export class Semaphore
     invariant(this.#active >= 0, 'S2');
     this.#released++;
     if (permit.deadline !== undefined) this.#holds.remove(permit.deadline);
-    if (heard(this, 'released')) post(this, 'released', this.#about(permit));
+    if (heard(this, 'released')) post(this, 'released', this.#about(permit.id, permit.weight));
     this.#pump();
     deliver(this);
   }
@@ -553,13 +575,17 @@ export class Semaphore
   #pump(): void {
     for (
       let head = this.#line.first;
-      head !== undefined && head.weight <= this.#capacity - this.#active;
+      head !== undefined && head.call.weight <= this.#capacity - this.#active;
       head = this.#line.first
     ) {
-      const waitedMs = this.#time.now() - head.since;
+      const { id, call, since, task } = head;
+      const waitedMs = this.#time.now() - since;
       this.#leave(head);
       this.#waitMs.add(waitedMs);
-      head.resolve(this.#take(head.weight, head.id, waitedMs));
+      this.#take(id, call.weight, waitedMs);
+      // A promise that has waited long is old to the garbage collector, and what it is resolved with
+      // gets old with it: so a run gets its waiter, which is as old, and makes its permit later.
+      head.resolve((task === undefined ? this.#permit(id, call.weight) : head) as never);
     }
     if (this.#isIdle()) {
       this.#idle.release();
@@ -570,7 +596,7 @@ export class Semaphore
   /** Out of the line and out of everything that could call it again (S4). */
   #leave(waiter: Waiter): void {
     this.#line.remove(waiter);
-    if (waiter.signal !== undefined) this.#signals.remove(waiter.signal, waiter);
+    if (waiter.call.signal !== undefined) this.#signals.remove(waiter.call.signal, waiter);
     if (waiter.deadline !== undefined) this.#deadlines.remove(waiter.deadline);
   }
 
@@ -614,30 +640,35 @@ export class Semaphore
   #outran(permit: HeldPermit, ranMs: number): void {
     if (permit.released) return;
     this.#overrun++;
-    if (heard(this, 'overrun')) post(this, 'overrun', { ...this.#about(permit), ranMs });
+    if (heard(this, 'overrun'))
+      post(this, 'overrun', { ...this.#about(permit.id, permit.weight), ranMs });
     permit.release();
   }
 
   #heldTooLong(due: readonly HeldPermit[]): void {
     for (const permit of due) {
       this.#overheld++;
-      if (heard(this, 'overheld')) post(this, 'overheld', this.#about(permit));
+      if (heard(this, 'overheld')) post(this, 'overheld', this.#about(permit.id, permit.weight));
     }
     deliver(this);
   }
 
+  /** What `run` goes on with when its turn has come. */
+  readonly #start = ({ id, call, task }: Waiter): Promise<unknown> =>
+    this.#perform(task!, this.#permit(id, call.weight), call);
+
   #perform<T>(
     task: (context: SemaphoreContext) => T | PromiseLike<T>,
     permit: HeldPermit,
-    read: Read,
+    call: Call,
   ): Promise<T> {
-    const { signal, runTimeoutMs } = read;
+    const { signal, runTimeoutMs } = call;
     if (signal?.aborted === true) {
       permit.release();
       return Promise.reject(signal.reason);
     }
     if (signal !== undefined || runTimeoutMs < Infinity) {
-      return this.#runs.perform(task, (run) => new Context(permit, run), permit, read);
+      return this.#runs.perform(task, (run) => new Context(permit, run), permit, call);
     }
     // Nothing can interrupt this task: the same with less.
     try {
@@ -665,15 +696,11 @@ export class Semaphore
     return { active: this.#active, available: this.available, waiting: this.#line.length };
   }
 
-  #about({ id, weight }: Waiter | HeldPermit): SemaphoreEvent {
+  #about(id: number, weight: number): SemaphoreEvent {
     return { id, weight, ...this.#gauges() };
   }
 
-  #aboutWait(waiter: Waiter): SemaphoreWaitedEvent {
-    return { ...this.#about(waiter), waitedMs: this.#time.now() - waiter.since };
-  }
-
-  #postRefused(weight: number, code: string | undefined): void {
-    if (heard(this, 'refused')) post(this, 'refused', { weight, code, ...this.#gauges() });
+  #aboutWait({ id, call, since }: Waiter): SemaphoreWaitedEvent {
+    return { ...this.#about(id, call.weight), waitedMs: this.#time.now() - since };
   }
 }

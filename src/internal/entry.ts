@@ -1,0 +1,262 @@
+import { Execution } from './execution.ts';
+import type { Deadline } from './deadlines.ts';
+import type { PriorityNode } from './priority-line.ts';
+
+/**
+ * Where a ticket is and how its caller was answered:
+ *
+ *     waiting ──▶ active ──▶ completed | failed
+ *        │           └─────▶ cancelled | timedOut     (the task may still run: position 0)
+ *        └─────────────────▶ cancelled | timedOut | shed
+ *     refused                                         (never got in)
+ */
+export type TicketStatus =
+  | 'waiting'
+  | 'active'
+  | 'completed'
+  | 'failed'
+  | 'cancelled'
+  | 'timedOut'
+  | 'shed'
+  | 'refused';
+
+/** A ticket in plain data, to be written down and enqueued again in its old place. */
+export interface TicketRecord {
+  readonly id: string;
+  readonly key: string | undefined;
+  readonly priority: number;
+  readonly metadata: unknown;
+  /** When it took its present place, by the queue's clock: what `enqueue` wants to give it back. */
+  readonly enqueuedAt: number;
+  readonly status: TicketStatus;
+  readonly position: number;
+  readonly waitedMs: number;
+}
+
+/** A caller's place in a queue. */
+export interface Ticket<T = unknown> {
+  readonly id: string;
+  readonly key: string | undefined;
+  readonly priority: number;
+  /** As handed in: neither copied nor looked at. */
+  readonly metadata: unknown;
+  /** When it joined, by the queue's clock, in ms. */
+  readonly enqueuedAt: number;
+  readonly status: TicketStatus;
+  /** How many start before it, plus one; 0 while its task runs, -1 when it is over. O(log n). */
+  readonly position: number;
+  /** How long until it starts, in ms; 0 when it has, undefined while there is too little to go by. */
+  readonly estimatedWaitMs: number | undefined;
+  /**
+   * Settles as the task does, or rejects with why it was not run or not waited for. The promise is
+   * made when this is first read: a ticket whose result nobody reads cannot be an unhandled rejection.
+   */
+  readonly result: Promise<T>;
+  /**
+   * Ends the wait, or aborts the running task's signal; `result` rejects with `reason` (an
+   * `AbortError` by default). False when it was answered already.
+   */
+  cancel(reason?: unknown): boolean;
+  /** Moves it to the end of another priority. False when it does not wait any more. */
+  setPriority(priority: number): boolean;
+  /**
+   * The position now and after each change, up to 0 when the task starts; then, or when the ticket
+   * leaves the line in another way, it ends. Conflated: a consumer that is slow gets the latest
+   * position and none of those in between, and costs O(1) meanwhile.
+   */
+  positions(): AsyncIterableIterator<number>;
+  /** `metadata` goes in as it is, so that it must be JSON for the record to be. */
+  toJSON(): TicketRecord;
+}
+
+/** The options of one call, checked, with the queue's defaults filled in. */
+export interface Call {
+  readonly id: string | undefined;
+  readonly key: string | undefined;
+  readonly priority: number;
+  readonly metadata: unknown;
+  readonly signal: AbortSignal | undefined;
+  readonly waitTimeoutMs: number;
+  readonly runTimeoutMs: number;
+  readonly enqueuedAt: number | undefined;
+  readonly onTicket: ((ticket: Ticket<never>) => void) | undefined;
+}
+
+/** What an entry needs of the queue that it is in. */
+export interface EntryOwner {
+  now(): number;
+  /** Makes an id for an entry that was not given one, when somebody asks for it. */
+  identify(entry: Entry): string;
+  positionOf(entry: Entry): number;
+  estimateOf(entry: Entry): number | undefined;
+  cancel(entry: Entry, reason: unknown): boolean;
+  setPriority(entry: Entry, priority: number): boolean;
+  positionsOf(entry: Entry): AsyncIterableIterator<number>;
+  settled(entry: Entry, ok: boolean, value: unknown): void;
+}
+
+/** What a queue keeps of one call: its place in line, then its execution. */
+export class Entry extends Execution implements PriorityNode<Entry> {
+  previous: Entry | undefined;
+  next: Entry | undefined;
+  slot = 0;
+  priority: number;
+  readonly task: (context: never) => unknown;
+  readonly call: Call;
+  readonly enqueuedAt: number;
+  /** When it took its place in its band, if not when it joined. */
+  movedAt: number | undefined;
+  /** When its wait ended: it started or left. */
+  waitedUntil: number | undefined;
+  status: TicketStatus = 'refused';
+  /** Whether it has one of the queue's places, which may outlast the answer to its caller. */
+  holding = false;
+  deadline: Deadline | undefined;
+  /** Lets the task start in the caller's async context; then answers the caller of `run`. */
+  resolve: ((value: never) => void) | undefined;
+  reject: ((reason: unknown) => void) | undefined;
+  readonly #owner: EntryOwner;
+  #id: string | undefined;
+  #outcome: { readonly ok: boolean; readonly value: unknown } | undefined;
+  #result: PromiseWithResolvers<unknown> | undefined;
+  #ticket: TicketHandle | undefined;
+
+  constructor(
+    owner: EntryOwner,
+    task: (context: never) => unknown,
+    call: Call,
+    id: string | undefined,
+    enqueuedAt: number,
+  ) {
+    super();
+    this.#owner = owner;
+    this.task = task;
+    this.call = call;
+    this.priority = call.priority;
+    this.enqueuedAt = enqueuedAt;
+    this.#id = id;
+  }
+
+  /** What each band is in order of. */
+  get placedAt(): number {
+    return this.movedAt ?? this.enqueuedAt;
+  }
+
+  get id(): string {
+    return (this.#id ??= this.#owner.identify(this));
+  }
+
+  /** The id if anybody can know it. */
+  get knownId(): string | undefined {
+    return this.#id;
+  }
+
+  get ticket(): TicketHandle {
+    return (this.#ticket ??= new TicketHandle(this, this.#owner));
+  }
+
+  get result(): Promise<unknown> {
+    if (this.#result === undefined) {
+      this.#result = Promise.withResolvers();
+      if (this.#outcome !== undefined) this.#settleResult();
+    }
+    return this.#result.promise;
+  }
+
+  /** Answers the caller, once. */
+  answer(status: TicketStatus, ok: boolean, value: unknown): void {
+    const { resolve, reject } = this;
+    this.status = status;
+    // An entry that has waited long is old to the garbage collector, and what it still refers to
+    // gets old with it: so it refers to nothing that nobody can ask for.
+    this.resolve = undefined;
+    this.reject = undefined;
+    if (!ok || this.#ticket !== undefined) this.#outcome = { ok, value };
+    if (ok) resolve?.(value as never);
+    else reject?.(value);
+    if (this.#result !== undefined) this.#settleResult();
+  }
+
+  protected override settled(ok: boolean, value: unknown): void {
+    this.#owner.settled(this, ok, value);
+  }
+
+  #settleResult(): void {
+    const { ok, value } = this.#outcome!;
+    if (ok) this.#result!.resolve(value);
+    else this.#result!.reject(value);
+  }
+}
+
+/** The public side of an entry. */
+class TicketHandle implements Ticket<never> {
+  readonly #entry: Entry;
+  readonly #owner: EntryOwner;
+
+  constructor(entry: Entry, owner: EntryOwner) {
+    this.#entry = entry;
+    this.#owner = owner;
+  }
+
+  get id(): string {
+    return this.#entry.id;
+  }
+
+  get key(): string | undefined {
+    return this.#entry.call.key;
+  }
+
+  get priority(): number {
+    return this.#entry.priority;
+  }
+
+  get metadata(): unknown {
+    return this.#entry.call.metadata;
+  }
+
+  get enqueuedAt(): number {
+    return this.#entry.enqueuedAt;
+  }
+
+  get status(): TicketStatus {
+    return this.#entry.status;
+  }
+
+  get position(): number {
+    return this.#owner.positionOf(this.#entry);
+  }
+
+  get estimatedWaitMs(): number | undefined {
+    return this.#owner.estimateOf(this.#entry);
+  }
+
+  get result(): Promise<never> {
+    return this.#entry.result as Promise<never>;
+  }
+
+  cancel(reason?: unknown): boolean {
+    return this.#owner.cancel(this.#entry, reason);
+  }
+
+  setPriority(priority: number): boolean {
+    return this.#owner.setPriority(this.#entry, priority);
+  }
+
+  positions(): AsyncIterableIterator<number> {
+    return this.#owner.positionsOf(this.#entry);
+  }
+
+  toJSON(): TicketRecord {
+    const { id, priority, placedAt, enqueuedAt, waitedUntil, status, call } = this.#entry;
+    return {
+      id,
+      key: call.key,
+      priority,
+      metadata: call.metadata,
+      enqueuedAt: placedAt,
+      status,
+      position: this.position,
+      waitedMs: Math.max(0, (waitedUntil ?? this.#owner.now()) - enqueuedAt),
+    };
+  }
+}
