@@ -1,4 +1,5 @@
 import { callable, readOptions } from './internal/assert.ts';
+import { mergeContexts } from './internal/merge.ts';
 import { optionNames } from './internal/options.ts';
 
 /** What every gate hands to the task that it lets through. */
@@ -25,9 +26,10 @@ export interface RunOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-type AnyGate = Gate<never, never>;
+/** What every gate can be taken for: a gate is the more special the more its context has. */
+type AnyGate = Gate<TaskContext, never>;
 type ContextOf<G> = G extends Gate<infer Context, never> ? Context : never;
-type OptionsOf<G> = G extends Gate<never, infer Options> ? Options : never;
+type OptionsOf<G> = G extends Gate<TaskContext, infer Options> ? Options : never;
 type Intersection<U> = (U extends unknown ? (of: U) => void : never) extends (of: infer I) => void
   ? I
   : never;
@@ -41,12 +43,14 @@ export type ComposedGate<Gates extends readonly AnyGate[]> = Gate<
 /**
  * Several gates as one, outermost first: `compose(sessions, queue, limiter)` enters a session, waits
  * in the queue, then for the limiter, and calls the task with everything they hand out in one
- * context. Each gate gets those of the options that it understands; a name that none understands is
- * a TypeError. The signal of each gate's context is the `signal` option of the next one in, so that
- * whatever ends an outer gate's hold also ends the waits and the task inside.
+ * context; of two things of one name, the inner gate's counts. Each gate gets those of the options
+ * that it understands (a `waitTimeoutMs` limits each wait by itself); a name that none understands
+ * is a TypeError. The signal of each gate's context is the `signal` option of the next one in, so
+ * that whatever ends an outer gate's hold also ends the waits and the task inside.
  *
  * Whether the task finishes, fails or is aborted half-way through the gates, every gate that was
- * entered gets its place back, innermost first.
+ * entered gets its place back, innermost first. A task that has been called keeps every place until
+ * it has settled, even where its caller was answered before.
  *
  * @example
  * ```ts
@@ -59,10 +63,7 @@ export function compose<const Gates extends readonly [AnyGate, ...AnyGate[]]>(
 ): ComposedGate<Gates> {
   const checked: readonly unknown[] = gates;
   if (checked.length === 0) throw new TypeError('Expected at least one gate to compose.');
-  for (const gate of checked) {
-    const run = (gate as Record<'run', unknown> | undefined)?.run;
-    callable('run of each gate', run as () => unknown);
-  }
+  for (const gate of checked) checkGate(gate);
   return new Composition(checked as readonly NamedGate[]) as unknown as ComposedGate<Gates>;
 }
 
@@ -76,10 +77,11 @@ export function compose<const Gates extends readonly [AnyGate, ...AnyGate[]]>(
  * ```
  */
 export function wrap<This, Args extends unknown[], Result, Options extends object>(
-  gate: Gate<never, Options>,
+  gate: Gate<TaskContext, Options>,
   fn: (this: This, ...args: Args) => Result | PromiseLike<Result>,
-  options?: Options | ((...args: Args) => Options | undefined),
+  options?: NoInfer<Options> | ((...args: Args) => NoInfer<Options> | undefined),
 ): (this: This, ...args: Args) => Promise<Result> {
+  checkGate(gate);
   callable('fn', fn);
   return function (this: This, ...args: Args): Promise<Result> {
     try {
@@ -89,6 +91,12 @@ export function wrap<This, Args extends unknown[], Result, Options extends objec
       return Promise.reject(error);
     }
   };
+}
+
+function checkGate(gate: unknown): void {
+  if (typeof (gate as Partial<AnyGate> | null | undefined)?.run !== 'function') {
+    throw new TypeError('Expected `gate` to have a method `run`.');
+  }
 }
 
 type LooseOptions = Record<string, unknown>;
@@ -111,56 +119,47 @@ class Composition implements Gate<TaskContext, LooseOptions> {
   }
 
   run<T>(task: (context: TaskContext) => T | PromiseLike<T>, options?: LooseOptions): Promise<T> {
-    try {
+    return new Promise((resolve, reject) => {
       callable('task', task);
       const all = readOptions('the composed gate', options, this[optionNames]);
-      return this.#enter(0, [], task, all);
-    } catch (error) {
-      return Promise.reject(error);
-    }
-  }
 
-  #enter<T>(
-    index: number,
-    contexts: readonly TaskContext[],
-    task: (context: TaskContext) => T | PromiseLike<T>,
-    options: LooseOptions,
-  ): Promise<T> {
-    const gate = this.#gates[index]!;
-    const own: LooseOptions = {};
-    for (const [name, value] of Object.entries(options)) {
-      if (gate[optionNames]?.has(name) ?? true) own[name] = value;
-    }
-    const outer = contexts.at(-1);
-    if (outer !== undefined) own['signal'] = outer.signal;
-    return gate.run((context) => {
-      const entered = [...contexts, context];
-      return index + 1 === this.#gates.length
-        ? task(merge(entered))
-        : this.#enter(index + 1, entered, task, options);
-    }, own);
+      /** Goes through the gate at `index` and all behind it; settles when none of them is held. */
+      const enter = async (index: number, contexts: readonly TaskContext[]): Promise<T> => {
+        const gate = this.#gates[index];
+        if (gate === undefined) return task(mergeContexts(contexts) as TaskContext);
+        let inside: Promise<T> | undefined;
+        const pass = (context: TaskContext): Promise<T> => {
+          inside = enter(index + 1, [...contexts, context]).finally(() => {
+            inside = undefined;
+          });
+          return inside;
+        };
+        try {
+          return await gate.run(pass, optionsFor(gate, all, contexts.at(-1)?.signal));
+        } catch (error) {
+          // A gate answers at once when the caller gives up or time runs out, and keeps its own place
+          // until the task has settled. So must the gates around it.
+          if (inside !== undefined) {
+            reject(error);
+            await Promise.allSettled([inside]);
+          }
+          throw error;
+        }
+      };
+      enter(0, []).then(resolve, reject);
+    });
   }
 }
 
-/** One context with everything of all of them, inner ones first; nothing is read until asked for. */
-function merge(contexts: readonly TaskContext[]): TaskContext {
-  if (contexts.length === 1) return contexts[0]!;
-  const merged = {};
-  for (const context of contexts) {
-    for (
-      let holder: object = context;
-      holder !== null && holder !== Object.prototype;
-      holder = Object.getPrototypeOf(holder) as object
-    ) {
-      for (const name of Object.getOwnPropertyNames(holder)) {
-        if (name === 'constructor') continue;
-        Object.defineProperty(merged, name, {
-          get: () => (context as unknown as LooseOptions)[name],
-          enumerable: true,
-          configurable: true,
-        });
-      }
-    }
-  }
-  return merged as TaskContext;
+/** Those of all options that the gate understands, with the signal of the gate around it. */
+function optionsFor(
+  gate: NamedGate,
+  all: LooseOptions,
+  signal: AbortSignal | undefined,
+): LooseOptions {
+  const names = gate[optionNames];
+  const own = Object.fromEntries(
+    Object.entries(all).filter(([name]) => names === undefined || names.has(name)),
+  );
+  return signal === undefined ? own : { ...own, signal };
 }
