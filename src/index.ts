@@ -10,3 +10,28 @@ export {
 } from './gate.ts';
 export * from './admission-queue.ts';
 export * from './semaphore.ts';
+export {
+  SessionManager,
+  type JsonValue,
+  type MarkablePhase,
+  type ObservableGate,
+  type OpenSession,
+  type Session,
+  type SessionCleanupFailedEvent,
+  type SessionContext,
+  type SessionEndedEvent,
+  type SessionEvents,
+  type SessionManagerOptions,
+  type SessionManagerStats,
+  type SessionMetadata,
+  type SessionOptions,
+  type SessionOverrunEvent,
+  type SessionPhase,
+  type SessionPhases,
+  type SessionRecord,
+  type SessionRefusedEvent,
+  type SessionStartedEvent,
+  type SessionStatus,
+  type ShutdownOptions,
+  type ShutdownReport,
+} from './session-manager.ts';

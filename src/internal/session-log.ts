@@ -1,0 +1,221 @@
+import type { JsonValue } from './metadata.ts';
+import { cut, printable } from './text.ts';
+
+/** The phases of a session in the order in which it goes through them. It may leave some out. */
+const PHASES = [
+  'received',
+  'queued',
+  'dequeued',
+  'allocated',
+  'callStart',
+  'callEnd',
+  'released',
+  'completed',
+  'timeout',
+  'error',
+] as const;
+
+export type SessionPhase = (typeof PHASES)[number];
+
+/** When each phase that was reached began, in ms since `received`. */
+export type SessionPhases = { readonly [Phase in SessionPhase]?: number };
+
+/** How the caller was answered: `active` until then. It never changes twice. */
+export type SessionStatus = 'active' | 'completed' | 'failed' | 'cancelled' | 'timedOut';
+
+/** What is kept of a session: safe to log. No text in it has control characters. */
+export interface SessionRecord {
+  readonly id: string;
+  readonly requestId: string | undefined;
+  readonly provider: string | undefined;
+  readonly model: string | undefined;
+  readonly status: SessionStatus;
+  /** When it began, in ms of the manager's clock: by default since the Unix epoch. */
+  readonly receivedAt: number;
+  /** From then to its end, or until now where it has not ended. */
+  readonly elapsedMs: number;
+  readonly phases: SessionPhases;
+  /** What it failed of. Messages are left out: they may quote what nobody may log. */
+  readonly error: { readonly name: string; readonly code: string | undefined } | undefined;
+  /** How many of its clean-ups threw, rejected or took too long. */
+  readonly cleanupFailures: number;
+  /** The values of those of `logKeys` that it has. */
+  readonly metadata: { readonly [key: string]: JsonValue };
+}
+
+const RECEIVED = 0;
+const QUEUED = 1;
+const DEQUEUED = 2;
+const ALLOCATED = 3;
+const CALL_START = 4;
+const CALL_END = 5;
+const RELEASED = 6;
+const LAST: Readonly<Record<Exclude<SessionStatus, 'active'>, number>> = {
+  completed: PHASES.indexOf('completed'),
+  timedOut: PHASES.indexOf('timeout'),
+  failed: PHASES.indexOf('error'),
+  cancelled: PHASES.indexOf('error'),
+};
+
+/** Nobody's id, provider or model is longer; what is cut off is not missed in a log. */
+const MAX_TEXT = 256;
+
+/**
+ * What a session leaves behind: who it was, when it reached which phase, how it ended.
+ *
+ * A phase is marked once and only if no later one has been. The exception is `allocated`, which
+ * moves on with each grant until the call has begun: a session may pass several gates before that.
+ * The beginning of the call is not marked, as nobody can tell which grant is the last: it is where
+ * the latest mark is when the call ends, or when somebody looks while nothing is waited for.
+ */
+export class SessionLog {
+  readonly id: string;
+  readonly requestId: string | undefined;
+  readonly provider: string | undefined;
+  readonly model: string | undefined;
+  readonly receivedAt: number;
+  readonly #times = [0, NaN, NaN, NaN, NaN, NaN, NaN, NaN, NaN, NaN];
+  #current = RECEIVED;
+  /** Whether it is in its call as long as no gate has been seen to hold it up. */
+  readonly #calls: boolean;
+  #seen = false;
+  #waits = 0;
+  #holds = 0;
+  #endedAfterMs = NaN;
+  status: SessionStatus = 'active';
+  error: { readonly name: string; readonly code: string | undefined } | undefined;
+  cleanupFailures = 0;
+  metadata: readonly (readonly [key: string, value: JsonValue])[] | undefined;
+
+  constructor(
+    id: string,
+    requestId: string | undefined,
+    provider: string | undefined,
+    model: string | undefined,
+    receivedAt: number,
+    calls: boolean,
+  ) {
+    this.id = id;
+    this.requestId = requestId && cut(requestId, MAX_TEXT);
+    this.provider = provider && cut(provider, MAX_TEXT);
+    this.model = model && cut(model, MAX_TEXT);
+    this.receivedAt = receivedAt;
+    this.#calls = calls;
+  }
+
+  /** False, and without effect, unless the phase comes after all that have been marked. */
+  mark(phase: SessionPhase, now: number): boolean {
+    return this.#mark(PHASES.indexOf(phase), now);
+  }
+
+  /** It began to wait at a gate. */
+  queued(now: number): void {
+    this.#seen = true;
+    this.#waits++;
+    this.#mark(QUEUED, now);
+  }
+
+  /** A gate let it in, after waiting there or at once; `holds` whether there is something to release. */
+  granted(now: number, waited: boolean, holds: boolean): void {
+    this.#seen = true;
+    if (waited) this.#waits--;
+    if (holds) this.#holds++;
+    if (this.#current === QUEUED) this.#mark(DEQUEUED, now);
+    if (this.#current <= ALLOCATED) this.#set(ALLOCATED, now);
+  }
+
+  /** It stopped waiting at a gate that had not let it in. */
+  left(): void {
+    this.#waits--;
+  }
+
+  /** A gate refused it. */
+  refused(): void {
+    this.#seen = true;
+  }
+
+  /** A gate got back what it held. */
+  released(now: number): void {
+    this.#holds--;
+    this.callOver(now);
+    if (this.#holds === 0 && this.#waits === 0) this.#mark(RELEASED, now);
+  }
+
+  /** Its task is over. */
+  callOver(now: number): void {
+    if (!Number.isNaN(this.#callStart())) this.#mark(CALL_END, now);
+  }
+
+  /** It has ended and its clean-ups are through. */
+  end(now: number): void {
+    this.#mark(RELEASED, now);
+    this.#mark(LAST[this.status as keyof typeof LAST], now);
+    this.#endedAfterMs = now - this.receivedAt;
+  }
+
+  /** How long it took, or has taken until now. */
+  elapsedMs(now: number): number {
+    return Number.isNaN(this.#endedAfterMs) ? now - this.receivedAt : this.#endedAfterMs;
+  }
+
+  phases(): SessionPhases {
+    const phases: { [Phase in SessionPhase]?: number } = {};
+    const callStart = this.#callStart();
+    for (const [i, phase] of PHASES.entries()) {
+      const time = i === CALL_START ? callStart : this.#times[i]!;
+      if (!Number.isNaN(time)) phases[phase] = time;
+    }
+    return phases;
+  }
+
+  record(now: number): SessionRecord {
+    const { error } = this;
+    return {
+      id: printable(this.id),
+      requestId: this.requestId && printable(this.requestId),
+      provider: this.provider && printable(this.provider),
+      model: this.model && printable(this.model),
+      status: this.status,
+      receivedAt: this.receivedAt,
+      elapsedMs: this.elapsedMs(now),
+      phases: this.phases(),
+      error: error && { name: printable(error.name), code: error.code && printable(error.code) },
+      cleanupFailures: this.cleanupFailures,
+      metadata: Object.fromEntries(
+        (this.metadata ?? []).map(([key, value]) => [printable(key), printableValue(value)]),
+      ),
+    };
+  }
+
+  #mark(phase: number, now: number): boolean {
+    if (phase <= this.#current) return false;
+    if (phase > CALL_START) {
+      const callStart = this.#callStart();
+      if (!Number.isNaN(callStart)) this.#times[CALL_START] = callStart;
+    }
+    this.#set(phase, now);
+    return true;
+  }
+
+  #set(phase: number, now: number): void {
+    this.#times[phase] = now - this.receivedAt;
+    this.#current = phase;
+  }
+
+  /** NaN where the call has not begun. */
+  #callStart(): number {
+    if (this.#current >= CALL_START) return this.#times[CALL_START]!;
+    if (this.#waits > 0 || this.#current === QUEUED) return NaN;
+    if (this.#current === RECEIVED && (this.#seen || !this.#calls)) return NaN;
+    return this.#times[this.#current]!;
+  }
+}
+
+function printableValue(value: JsonValue): JsonValue {
+  if (typeof value === 'string') return printable(value);
+  if (typeof value !== 'object' || value === null) return value;
+  if (Array.isArray(value)) return (value as readonly JsonValue[]).map(printableValue);
+  return Object.fromEntries(
+    Object.entries(value).map(([key, inner]) => [printable(key), printableValue(inner)]),
+  );
+}
