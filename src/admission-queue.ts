@@ -567,7 +567,8 @@ export class AdmissionQueue
     if (options === undefined) return this.#plain;
     const given = readOptions(where, options, CALL_OPTIONS);
     const { id, key, priority, metadata, signal, enqueuedAt, onTicket } = given;
-    const { waitTimeoutMs, runTimeoutMs } = { ...this.#plain, ...given };
+    const { waitTimeoutMs = this.#plain.waitTimeoutMs } = given;
+    const { runTimeoutMs = this.#plain.runTimeoutMs } = given;
     return {
       id: id === undefined ? undefined : text('id', id),
       key: key === undefined ? undefined : text('key', key),

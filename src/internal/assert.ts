@@ -110,17 +110,23 @@ export function abortSignal(name: string, value: unknown): AbortSignal {
 }
 
 /**
+ * The prototype of what `readOptions` makes: nothing is inherited from it. An object made with
+ * `Object.create(null)` would be a hash table, and twenty times slower to read from.
+ */
+class Bag extends null {}
+
+/**
  * Takes an options object apart once: a copy of its own enumerable properties without those that
  * are `undefined`. A name that is not among the `known` ones, where these are known, is a TypeError,
- * since a misspelt limit is no limit. The copy has no prototype, so that a polluted
- * `Object.prototype` sets no option.
+ * since a misspelt limit is no limit. A polluted `Object.prototype` sets no
+ * option: the copy does not inherit from it.
  */
 export function readOptions<T extends object>(
   where: string,
   options: T | undefined,
   known: ReadonlySet<string> | undefined,
 ): T {
-  const copy = Object.create(null) as Record<string, unknown>;
+  const copy = Object.create(Bag.prototype) as Record<string, unknown>;
   if (options === undefined) return copy as T;
   if (typeof options !== 'object' || options === null) {
     throw wrongKind(`options of ${where}`, 'an object', options);
