@@ -3,26 +3,37 @@ import { systemClock, type Clock } from '../clock.ts';
 /** What `setTimeout` can hold; Node turns anything longer into 1 ms. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
+/** The clock that a primitive was given, or the process's own. */
+export function checkedClock(clock: Clock = systemClock): Clock {
+  for (const method of ['now', 'setTimeout', 'clearTimeout'] as const) {
+    if (typeof clock?.[method] !== 'function') {
+      throw new TypeError(`Expected \`clock\` to have a method \`${method}\`.`);
+    }
+  }
+  return clock;
+}
+
+/** The clock's reading in ms, checked. */
+export function readingOf(clock: Clock): number {
+  const now = clock.now();
+  if (!Number.isFinite(now)) {
+    throw new RangeError('Expected `clock.now()` to be a finite number of milliseconds.');
+  }
+  return now;
+}
+
 /** A clock as the primitives see it: checked, and never going back. */
 export class Time {
   readonly clock: Clock;
   #latest = -Infinity;
 
-  constructor(clock: Clock = systemClock) {
-    for (const method of ['now', 'setTimeout', 'clearTimeout'] as const) {
-      if (typeof clock?.[method] !== 'function') {
-        throw new TypeError(`Expected \`clock\` to have a method \`${method}\`.`);
-      }
-    }
-    this.clock = clock;
+  constructor(clock?: Clock) {
+    this.clock = checkedClock(clock);
   }
 
   /** The clock's reading in ms, or the highest one seen where it has gone back. */
   now(): number {
-    const now = this.clock.now();
-    if (!Number.isFinite(now)) {
-      throw new RangeError('Expected `clock.now()` to be a finite number of milliseconds.');
-    }
+    const now = readingOf(this.clock);
     if (now > this.#latest) this.#latest = now;
     return this.#latest;
   }

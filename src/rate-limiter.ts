@@ -1,0 +1,1172 @@
+import type { Clock } from './clock.ts';
+import {
+  ClosedError,
+  ExceedsCapacityError,
+  QueueFullError,
+  RateLimitedError,
+  WaitTimeoutError,
+} from './errors.ts';
+import type { Gate, TaskContext } from './gate.ts';
+import { AbortWatch } from './internal/abort.ts';
+import {
+  abortSignal,
+  callable,
+  countOrInfinity,
+  integerWithin,
+  msOrInfinity,
+  oneOf,
+  positiveInteger,
+  positiveMs,
+  readOptions,
+} from './internal/assert.ts';
+import { Awaiters } from './internal/awaiters.ts';
+import {
+  amountOf,
+  copyAll,
+  countsOf,
+  costOf,
+  type Demand,
+  demandOf,
+  each,
+  exceeded,
+  fits,
+  NamedBucket,
+  refillAll,
+  take,
+  type Turn,
+  turnOf,
+} from './internal/buckets.ts';
+import { type Deadline, Deadlines } from './internal/deadlines.ts';
+import { deliver, Emitter, heard, post } from './internal/emitter.ts';
+import { optionNames } from './internal/options.ts';
+import { MAX_PRIORITIES, PriorityLine, type PriorityNode } from './internal/priority-line.ts';
+import { quote } from './internal/quote.ts';
+import { Run, type RunLimits, Runs } from './internal/runs.ts';
+import { type Summary, Tally } from './internal/tally.ts';
+import { checkedClock, readingOf, Time } from './internal/time.ts';
+import {
+  charge,
+  giveBack,
+  holdBack,
+  letGo,
+  MAX_INTERVAL_MS,
+  type Quota,
+  quotaOf,
+  reshape,
+  TICKS_PER_MS,
+  ticksAt,
+} from './internal/token-bucket.ts';
+
+export type { Summary };
+
+export interface LimitOptions {
+  /** How many tokens come in per `intervalMs`, evenly spread: a positive integer. */
+  readonly limit: number;
+  /** A positive integer of ms, up to 2^43 - 1. Default 1000. */
+  readonly intervalMs?: number | undefined;
+  /**
+   * How many tokens can be saved up, and so be taken at once: a positive integer. Default `limit`.
+   * In any window of `w` ms at most `burst + limit * w / intervalMs` are granted: a provider that
+   * counts N per window of W ms is never exceeded with `limit: N - burst` and `intervalMs: W`.
+   */
+  readonly burst?: number | undefined;
+}
+
+interface CommonOptions {
+  /** How many callers may wait at most; the next one is refused with `ERR_QUEUE_FULL`. Default Infinity. */
+  readonly maxWaiting?: number | undefined;
+  /** How many priorities there are, 1 to 32. Default 5. */
+  readonly priorities?: number | undefined;
+  readonly clock?: Clock | undefined;
+}
+
+/** One limit, or several by name of which every grant takes from all at once. */
+export type RateLimiterOptions<Name extends string = never> = CommonOptions &
+  (
+    | (LimitOptions & { readonly limits?: undefined })
+    | {
+        readonly limits: Readonly<Record<Name, LimitOptions>>;
+        readonly limit?: undefined;
+        readonly intervalMs?: undefined;
+        readonly burst?: undefined;
+      }
+  );
+
+/**
+ * How many tokens something takes: a positive integer, which with named limits is taken of each; or
+ * counts by name, where a limit that is not named is not touched.
+ */
+export type Cost<Name extends string = never> = number | { readonly [N in Name]?: number };
+
+export interface RateLimiterAcquireOptions<Name extends string = never> {
+  /** Default 1. */
+  readonly cost?: Cost<Name> | undefined;
+  /** Ends the wait; the call rejects with `signal.reason`. */
+  readonly signal?: AbortSignal | undefined;
+  /**
+   * The longest wait in ms. A wait that is known to be longer is refused at once, with
+   * `ERR_RATE_LIMITED`. 0: now or not at all. Default Infinity.
+   */
+  readonly waitTimeoutMs?: number | undefined;
+  /** 1, the most urgent, to `priorities`, the default. */
+  readonly priority?: number | undefined;
+}
+
+/**
+ * Tokens that were granted: an estimate, which can be put right once. A lease that is never settled
+ * keeps its estimate.
+ */
+export interface Lease<Name extends string = never> {
+  /** As it was asked for. */
+  readonly cost: Cost<Name>;
+  /**
+   * Replaces the estimate by what was really used: non-negative integers, where a limit that is not
+   * named keeps its estimate. The difference comes back, up to the burst, or is charged; a charge for
+   * more than is there becomes debt, which later callers wait for. True the first time, false and
+   * without effect ever after.
+   */
+  settle(actual: Cost<Name>): boolean;
+  /** Nothing was used: the same as settling at 0. */
+  cancel(): boolean;
+  /** Settles at the estimate, unless that has been done. */
+  [Symbol.dispose](): void;
+}
+
+export interface RateLimiterContext<Name extends string = never> extends TaskContext {
+  readonly lease: Lease<Name>;
+}
+
+export interface LimitStats {
+  /** Undefined where there is one limit without a name. */
+  readonly name: string | undefined;
+  readonly limit: number;
+  readonly intervalMs: number;
+  readonly burst: number;
+  /** Whole tokens that are there now. */
+  readonly available: number;
+  /** Tokens that are owed because of settlements above the estimate. */
+  readonly debt: number;
+}
+
+/** What an upstream says of one limit, as in its rate-limit headers. */
+export interface UpstreamCount {
+  /** How many tokens it would still grant: a non-negative integer. */
+  readonly remaining: number;
+  /** In how many ms it is back at its full count. Default: not known. */
+  readonly resetMs?: number | undefined;
+}
+
+/** The `Of` of the only limit, or of some of the named ones. */
+export type PerLimit<Name extends string, Of> = [Name] extends [never]
+  ? Of
+  : { readonly [N in Name]?: Of };
+
+export interface RateLimiterStats {
+  readonly limits: readonly LimitStats[];
+  /** Tasks of `run` that have not settled. */
+  readonly active: number;
+  readonly waiting: number;
+  /** How long grants are still held because of `pause`, in ms. */
+  readonly pausedMs: number;
+  readonly closed: boolean;
+  /** How many calls were granted, had to queue, … since construction. */
+  readonly granted: number;
+  readonly queued: number;
+  /** Refused because of the rate. */
+  readonly limited: number;
+  /** Refused for any other reason, by `acquire` and `run`. */
+  readonly refused: number;
+  readonly cancelled: number;
+  readonly timedOut: number;
+  /** How long those who had to queue and were granted had waited, in ms. */
+  readonly waitMs: Summary;
+}
+
+/** What every event of a limiter carries: the gauges after the change. */
+export interface RateLimiterGauges {
+  readonly active: number;
+  readonly waiting: number;
+}
+/** `id` tells the callers of one limiter apart: the same in all events about one. */
+export interface RateLimiterEvent extends RateLimiterGauges {
+  readonly id: number;
+  readonly cost: number | Readonly<Record<string, number>>;
+}
+export interface RateLimiterQueuedEvent extends RateLimiterEvent {
+  readonly priority: number;
+}
+export interface RateLimiterWaitedEvent extends RateLimiterEvent {
+  readonly waitedMs: number;
+}
+export interface RateLimiterLimitedEvent extends RateLimiterEvent {
+  readonly retryAfterMs: number;
+  /** Which of the named limits was short. */
+  readonly limit: string | undefined;
+}
+export interface RateLimiterRefusedEvent extends RateLimiterEvent {
+  /** The `code` of the error, or undefined where the caller's signal was aborted already. */
+  readonly code: string | undefined;
+}
+export interface RateLimiterSettledEvent extends RateLimiterEvent {
+  /** What was really used, of the same form as the `cost`. */
+  readonly actual: number | Readonly<Record<string, number>>;
+}
+export interface RateLimiterPausedEvent extends RateLimiterGauges {
+  /** From now to the end of the pause. */
+  readonly pausedMs: number;
+}
+export interface RateLimiterConfiguredEvent extends RateLimiterGauges {
+  readonly limits: readonly LimitStats[];
+}
+
+export interface RateLimiterEvents {
+  /** Has to wait. */
+  queued: RateLimiterQueuedEvent;
+  /** Got its tokens, after `waitedMs` (0 for those who did not queue). */
+  granted: RateLimiterWaitedEvent;
+  /** Refused because of the rate: `tryAcquire`, or a wait that would be too long. */
+  limited: RateLimiterLimitedEvent;
+  /** Refused for another reason. */
+  refused: RateLimiterRefusedEvent;
+  /** Left the line because its signal was aborted or the limiter was closed. */
+  cancelled: RateLimiterWaitedEvent;
+  /** Left the line because of `waitTimeoutMs`. */
+  timedOut: RateLimiterWaitedEvent;
+  /** A lease was settled or cancelled. */
+  settled: RateLimiterSettledEvent;
+  paused: RateLimiterPausedEvent;
+  /**
+   * The pause is over. Emitted at its end if somebody waits then, otherwise with the next call that
+   * finds it over: nothing is armed for its own sake.
+   */
+  resumed: RateLimiterGauges;
+  configured: RateLimiterConfiguredEvent;
+  /** The last task of `run` has settled and nobody waits. */
+  idle: RateLimiterGauges;
+  closed: RateLimiterGauges;
+}
+
+const LIMIT_OPTIONS = new Set(['limit', 'intervalMs', 'burst']);
+const OPTIONS = new Set([...LIMIT_OPTIONS, 'limits', 'maxWaiting', 'priorities', 'clock']);
+const ACQUIRE_OPTIONS = new Set(['cost', 'signal', 'waitTimeoutMs', 'priority']);
+const COUNT_OPTIONS = new Set(['remaining', 'resetMs']);
+const SYNC_OPTIONS = new Set(['raise']);
+const CLOSE_OPTIONS = new Set(['waiting']);
+
+class Waiter implements PriorityNode<Waiter> {
+  previous: Waiter | undefined;
+  next: Waiter | undefined;
+  slot = 0;
+  readonly id: number;
+  readonly demand: Demand;
+  readonly priority: number;
+  /** The tick at which it joined the line. */
+  readonly since: number;
+  readonly read: Read;
+  inLine = false;
+  deadline: Deadline | undefined;
+  resolve!: (lease: GrantedLease) => void;
+  reject!: (reason: unknown) => void;
+
+  constructor(id: number, priority: number, since: number, read: Read) {
+    this.id = id;
+    this.demand = read.demand;
+    this.priority = priority;
+    this.since = since;
+    this.read = read;
+  }
+}
+
+type AnyLimiter = RateLimiter<string>;
+
+/** Puts a lease right; only a lease may. */
+let settle: (limiter: AnyLimiter, lease: GrantedLease, actual: Demand) => void;
+
+class GrantedLease implements Lease<string> {
+  readonly id: number;
+  readonly demand: Demand;
+  readonly first: NamedBucket;
+  /** Undefined once settled. */
+  #limiter: AnyLimiter | undefined;
+
+  constructor(id: number, demand: Demand, first: NamedBucket, limiter: AnyLimiter) {
+    this.id = id;
+    this.demand = demand;
+    this.first = first;
+    this.#limiter = limiter;
+  }
+
+  get cost(): number | Readonly<Record<string, number>> {
+    return costOf(this.first, this.demand);
+  }
+
+  settle(actual: Cost<string>): boolean {
+    return this.#settle(
+      typeof actual === 'object' && actual !== null && this.first.name !== undefined
+        ? countsOf(this.first, 'actual', actual, this.demand)
+        : this.#sameOfAll(actual),
+    );
+  }
+
+  cancel(): boolean {
+    return this.#settle(0);
+  }
+
+  [Symbol.dispose](): void {
+    this.#limiter = undefined;
+  }
+
+  #settle(actual: Demand): boolean {
+    const limiter = this.#limiter;
+    if (limiter === undefined) return false;
+    this.#limiter = undefined;
+    settle(limiter, this, actual);
+    return true;
+  }
+
+  /** A number answers a number: 950 tokens are not 950 requests. */
+  #sameOfAll(actual: unknown): number {
+    if (typeof this.demand === 'number') {
+      return integerWithin('actual', actual, 0, Number.MAX_SAFE_INTEGER);
+    }
+    throw new TypeError('Expected `actual` to name its limits, as the cost did.');
+  }
+}
+
+class Context implements RateLimiterContext<string> {
+  readonly lease: Lease<string>;
+  readonly #run: HeldRun | undefined;
+  #signal: AbortSignal | undefined;
+
+  constructor(lease: Lease<string>, run: HeldRun | undefined) {
+    this.lease = lease;
+    this.#run = run;
+  }
+
+  /** Where nothing can interrupt the task, a signal that never aborts. */
+  get signal(): AbortSignal {
+    return (this.#signal ??= this.#run?.signal ?? new AbortController().signal);
+  }
+}
+
+type HeldRun = Run<GrantedLease>;
+
+/** What has a deadline: one who waits, a task that runs, or the turn of the first in line. */
+type Subject = Waiter | HeldRun | 'turn';
+
+/**
+ * Everything that a limiter needs only when somebody has to wait or a task can be interrupted: most
+ * of those in a `Keyed` never do.
+ */
+class Lobby {
+  readonly line: PriorityLine<Waiter>;
+  readonly signals: AbortWatch<Waiter | HeldRun>;
+  readonly deadlines: Deadlines<Subject>;
+  readonly runs: Runs<GrantedLease>;
+  readonly idle = new Awaiters();
+  /** When the first in line can be granted, as far as is known. */
+  turn: Deadline | undefined;
+  /** Whether anybody has left the line since the limiter looked last. */
+  left = false;
+  /** `owed[p - 1][i]`: what those who wait with priority p want of bucket i. */
+  readonly #owed: number[][];
+
+  readonly waitMs = new Tally();
+  queued = 0;
+  cancelled = 0;
+  timedOut = 0;
+
+  constructor(
+    clock: Clock,
+    priorities: number,
+    buckets: number,
+    aborted: (subjects: ReadonlySet<Waiter | HeldRun>, reason: unknown) => void,
+    due: (due: readonly Subject[]) => void,
+    over: () => void,
+  ) {
+    const time = new Time(clock);
+    this.line = new PriorityLine(priorities);
+    this.signals = new AbortWatch(aborted);
+    this.deadlines = new Deadlines(time, due);
+    // A task of `run` has neither a time limit nor a grace: only its end is of interest.
+    this.runs = new Runs(time, this.signals, this.deadlines, over, over);
+    this.#owed = Array.from({ length: priorities }, () => Array<number>(buckets).fill(0));
+  }
+
+  /** What is owed, of each bucket, to those who are called before a newcomer with `priority`. */
+  owed(priority: number): number[] {
+    const [most, ...rest] = this.#owed.slice(0, priority);
+    return most!.map((owed, index) => rest.reduce((sum, counts) => sum + counts[index]!, owed));
+  }
+
+  join(waiter: Waiter): void {
+    waiter.inLine = true;
+    this.queued++;
+    this.line.push(waiter);
+    this.#owe(waiter, 1);
+  }
+
+  /** Out of the line and out of everything that could call it again. */
+  leave(waiter: Waiter): void {
+    const { signal } = waiter.read;
+    waiter.inLine = false;
+    this.left = true;
+    this.line.remove(waiter);
+    this.#owe(waiter, -1);
+    if (signal !== undefined) this.signals.remove(signal, waiter);
+    if (waiter.deadline !== undefined) this.deadlines.remove(waiter.deadline);
+  }
+
+  #owe({ priority, demand }: Waiter, sign: 1 | -1): void {
+    const counts = this.#owed[priority - 1]!;
+    for (let index = 0; index < counts.length; index++) {
+      counts[index]! += sign * amountOf(demand, index);
+    }
+  }
+}
+
+/** The options of one call, checked. */
+interface Read extends RunLimits {
+  readonly demand: Demand;
+  readonly waitTimeoutMs: number;
+  /** Undefined: the least urgent. */
+  readonly priority: number | undefined;
+  /** Whether a task follows. */
+  readonly runs: boolean;
+}
+
+const ACQUIRE_DEFAULTS: Read = {
+  demand: 1,
+  signal: undefined,
+  waitTimeoutMs: Infinity,
+  priority: undefined,
+  runs: false,
+  runTimeoutMs: Infinity,
+  graceMs: Infinity,
+};
+const RUN_DEFAULTS: Read = { ...ACQUIRE_DEFAULTS, runs: true };
+
+/**
+ * Lets things happen at a bounded rate: a token bucket, or several that are taken from all or
+ * nothing, with a line in front.
+ *
+ * Each bucket holds up to `burst` tokens and gains `limit` of them per `intervalMs`, evenly. A
+ * caller takes its cost when it is granted, not when it joins the line, so that one who gives up has
+ * cost nothing. The line is in order of priority, first come first served within one; the first in
+ * line is not overtaken by lighter ones behind it, nor by `tryAcquire`. A grant stands once made. The
+ * end of a task gives nothing back: only its lease does, where what was taken was an estimate.
+ *
+ * O(1) per caller in line, O(log waiting) with a `waitTimeoutMs`. With several limits, telling
+ * somebody when to come back looks at everybody in line. The limit holds within one process.
+ *
+ * @example
+ * ```ts
+ * const limiter = new RateLimiter({
+ *   limits: {
+ *     requests: { limit: 500, intervalMs: 60_000 },
+ *     tokens: { limit: 30_000, intervalMs: 60_000 },
+ *   },
+ * });
+ * const answer = await limiter.run(
+ *   async ({ signal, lease }) => {
+ *     const answer = await callModel(prompt, { signal });
+ *     lease.settle({ tokens: answer.usage.total_tokens });
+ *     return answer;
+ *   },
+ *   { cost: { requests: 1, tokens: 1800 }, signal: request.signal },
+ * );
+ * ```
+ *
+ * Whenever no method of this class is on the stack:
+ *
+ * R1  No bucket holds more than its burst, nor less than 0 unless a settlement has overrun.
+ * R2  In every window of w ms at most burst + limit * w / intervalMs have been granted, less what was
+ *     given back in it.
+ * R3  What is refused for the rate is refused at every tick before the one that `retryAfterMs`
+ *     promised and, if nobody else comes, granted at it.
+ * R4  Who was refused, gave up or ran out of time has taken nothing.
+ * R5  Grants go in order of priority, first come first served within one.
+ * R6  A cost is waited for as long as its parts one after the other. Nothing is rounded, however long
+ *     the limiter runs.
+ * R7  What can never be granted, or is known to be granted later than the caller can wait, is refused
+ *     at once.
+ */
+export class RateLimiter<Name extends string = never>
+  extends Emitter<RateLimiterEvents>
+  implements Gate<RateLimiterContext<Name>, RateLimiterAcquireOptions<Name>>, AsyncDisposable
+{
+  readonly #clock: Clock;
+  readonly #first: NamedBucket;
+  readonly #priorities: number;
+  /** Undefined: no bound. */
+  readonly #maxWaiting: number | undefined;
+  #lobby: Lobby | undefined;
+  /** The tick at which the pause ends; 0 when there is none. */
+  #pausedUntil = 0;
+  #closed = false;
+  #active = 0;
+  #lastId = 0;
+  #granted = 0;
+  #limited = 0;
+  #refused = 0;
+
+  static {
+    settle = (limiter, lease, actual) => limiter.#settle(lease, actual);
+  }
+
+  /** Throws a `TypeError` or a `RangeError` that names a bad option. */
+  constructor(options: RateLimiterOptions<Name>) {
+    super();
+    const given = readOptions('RateLimiter', options, OPTIONS);
+    const { maxWaiting, priorities, clock } = given;
+    this.#priorities = integerWithin('priorities', priorities ?? 5, 1, MAX_PRIORITIES);
+    this.#maxWaiting =
+      maxWaiting === undefined ? undefined : countOrInfinity('maxWaiting', maxWaiting);
+    this.#clock = checkedClock(clock);
+    const quotas = quotasOf(given);
+    const now = ticksAt(readingOf(this.#clock));
+    this.#first = quotas.reduceRight<NamedBucket | undefined>((next, [name, quota]) => {
+      const bucket = new NamedBucket(quota, now, name);
+      bucket.next = next;
+      return bucket;
+    }, undefined)!;
+  }
+
+  /** @internal */
+  get [optionNames](): ReadonlySet<string> {
+    return ACQUIRE_OPTIONS;
+  }
+
+  /** How many callers wait. */
+  get waiting(): number {
+    return this.#lobby === undefined ? 0 : this.#lobby.line.length;
+  }
+
+  /** How many tasks of `run` have not settled. */
+  get active(): number {
+    return this.#active;
+  }
+
+  /** Whether every token is there and nothing is held: then a new limiter would do as well. */
+  get full(): boolean {
+    const now = this.#refill();
+    return (
+      now >= this.#pausedUntil &&
+      [...each(this.#first)].every(
+        ({ tokens, quota, hold }) => tokens === quota.burst && hold === undefined,
+      )
+    );
+  }
+
+  /** How many whole tokens are there now; with several limits and no name, of the scarcest. */
+  available(name?: Name): number {
+    this.#refill();
+    const buckets = [...each(this.#first)];
+    const asked = name === undefined ? buckets : buckets.filter((bucket) => bucket.name === name);
+    if (asked.length === 0) throw new TypeError(`Unknown limit ${quote(String(name))}.`);
+    return Math.max(0, Math.min(...asked.map((bucket) => bucket.tokens)));
+  }
+
+  /**
+   * Takes `cost` if it is there and nobody waits. Undefined otherwise, also when closed. Throws only
+   * for a bad `cost`.
+   */
+  tryAcquire(cost: Cost<Name> = 1): Lease<Name> | undefined {
+    const demand = demandOf(this.#first, cost);
+    if (this.#closed) return undefined;
+    const now = this.#catchUp();
+    const id = ++this.#lastId;
+    let lease: GrantedLease | undefined;
+    if (this.waiting === 0 && now >= this.#pausedUntil && fits(this.#first, demand)) {
+      lease = this.#grant(id, demand, 0, false);
+    } else {
+      this.#limit(id, demand, this.#priorities);
+    }
+    deliver(this);
+    return lease as Lease<Name> | undefined;
+  }
+
+  /**
+   * Takes `cost`, after waiting for it where necessary. Rejects with `signal.reason` or with
+   * `ERR_CLOSED`, `ERR_EXCEEDS_CAPACITY` (it is over a burst), `ERR_QUEUE_FULL`, `ERR_RATE_LIMITED`
+   * (the wait would be longer than `waitTimeoutMs`) or `ERR_WAIT_TIMEOUT` (it has become longer);
+   * then nothing has been taken.
+   */
+  acquire(options?: RateLimiterAcquireOptions<Name>): Promise<Lease<Name>> {
+    try {
+      const read =
+        options === undefined ? ACQUIRE_DEFAULTS : this.#read('acquire', options, ACQUIRE_DEFAULTS);
+      return Promise.resolve(this.#admit(read) as Lease<Name> | Promise<Lease<Name>>);
+    } catch (error) {
+      return Promise.reject(error);
+    } finally {
+      deliver(this);
+    }
+  }
+
+  /**
+   * Calls `task` when its cost has been granted and settles as it does. Rejects as `acquire`. When
+   * `signal` is aborted while the task runs, the call rejects with its reason at once and the task's
+   * own signal is aborted. The task runs in the caller's async context, at once where no wait is
+   * necessary.
+   */
+  run<T>(
+    task: (context: RateLimiterContext<Name>) => T | PromiseLike<T>,
+    options?: RateLimiterAcquireOptions<Name>,
+  ): Promise<T> {
+    let admitted: GrantedLease | Promise<GrantedLease>;
+    let read = RUN_DEFAULTS;
+    try {
+      callable('task', task);
+      if (options !== undefined) read = this.#read('run', options, RUN_DEFAULTS);
+      admitted = this.#admit(read);
+    } catch (error) {
+      deliver(this);
+      return Promise.reject(error);
+    }
+    deliver(this);
+    // The reaction to the promise of a lease runs in the context of this call, not in that of the
+    // timer that grants it.
+    return admitted instanceof GrantedLease
+      ? this.#perform(task, admitted, read)
+      : admitted.then((lease) => this.#perform(task, lease, read));
+  }
+
+  /**
+   * In how many ms `cost` is granted to one who asks for it then, with the least urgent priority, if
+   * nobody else comes or goes: 0 if now, Infinity if never. With several limits, O(waiting).
+   */
+  retryAfterMs(cost: Cost<Name> = 1): number {
+    const demand = demandOf(this.#first, cost);
+    if (this.#closed) return Infinity;
+    return this.#ms(this.#turn(demand, this.#priorities, this.#refill()).tick);
+  }
+
+  /**
+   * Holds every grant for `ms` from now, as an upstream's Retry-After asks; a longer pause that is
+   * running stays. Waiters that cannot wait for its end get `ERR_RATE_LIMITED` now.
+   */
+  pause(ms: number): void {
+    if (ms !== 0) positiveMs('ms', ms);
+    const now = this.#catchUp();
+    const until = now + Math.ceil(ms * TICKS_PER_MS);
+    if (until > now && until > this.#pausedUntil) {
+      this.#pausedUntil = until;
+      if (heard(this, 'paused')) {
+        post(this, 'paused', { pausedMs: this.#ms(until), ...this.#gauges() });
+      }
+      if (this.#lobby !== undefined) this.#turnAway(this.#lobby, now);
+      this.#pump(now);
+    }
+    deliver(this);
+  }
+
+  /**
+   * Takes over what an upstream says is left: where it is less than this limiter counts, the rest is
+   * out of reach until `resetMs` have passed, or for good where that is not known. The count is not
+   * raised, since the upstream has not yet seen what is on its way, unless `raise` is true.
+   */
+  sync(
+    counts: PerLimit<Name, UpstreamCount>,
+    options?: { readonly raise?: boolean | undefined },
+  ): void {
+    const raise = readOptions('sync', options, SYNC_OPTIONS).raise === true;
+    const updates = this.#perLimit('sync', counts).map(({ bucket, where, given }) => {
+      const { remaining, resetMs } = readOptions(where, given, COUNT_OPTIONS);
+      return {
+        bucket,
+        remaining: integerWithin('remaining', remaining, 0, Number.MAX_SAFE_INTEGER),
+        resetMs: msOrInfinity('resetMs', resetMs ?? Infinity),
+      };
+    });
+    const now = this.#catchUp();
+    for (const { bucket, remaining, resetMs } of updates) {
+      // Each answer replaces the one before.
+      letGo(bucket);
+      if (resetMs > 0) holdBack(bucket, remaining, now + Math.ceil(resetMs * TICKS_PER_MS));
+      if (raise && remaining > bucket.tokens) giveBack(bucket, remaining - bucket.tokens);
+    }
+    this.#pump(now);
+    deliver(this);
+  }
+
+  /**
+   * Changes limits from now on. What is not given stays as it is, but for a burst that was the same
+   * as the limit and stays so. Tokens that are there stay, up to the new burst. Waiters whose cost
+   * has become impossible reject with `ERR_EXCEEDS_CAPACITY`.
+   */
+  configure(limits: PerLimit<Name, Partial<LimitOptions>>): void {
+    const updates = this.#perLimit('configure', limits).map(({ bucket, where, given }) => {
+      const change = readOptions(where, given, LIMIT_OPTIONS);
+      const { limit, intervalMs, burst } = bucket.quota;
+      const quota = quotaFrom({
+        limit: change.limit ?? limit,
+        intervalMs: change.intervalMs ?? intervalMs,
+        burst: change.burst ?? (burst === limit ? undefined : burst),
+      });
+      return { bucket, quota };
+    });
+    const now = this.#catchUp();
+    for (const { bucket, quota } of updates) reshape(bucket, quota);
+    if (heard(this, 'configured')) {
+      post(this, 'configured', { limits: this.#limits(), ...this.#gauges() });
+    }
+    for (const waiter of this.#lobby?.line ?? []) {
+      const error = this.#impossible(waiter.demand);
+      if (error !== undefined) {
+        this.#lobby!.leave(waiter);
+        waiter.reject(this.#refuse(waiter.id, waiter.demand, error));
+      }
+    }
+    this.#pump(now);
+    deliver(this);
+  }
+
+  /** Resolves when nobody waits and no task of `run` is left: at once if that is so now. */
+  idle(): Promise<void> {
+    return this.#isIdle() ? Promise.resolve() : this.#enter().idle.wait();
+  }
+
+  /**
+   * Takes no new callers from now on: they get `ERR_CLOSED`. Those who wait are served in their time
+   * (`'finish'`, the default) or get `ERR_CLOSED` too (`'reject'`).
+   */
+  close(options?: { readonly waiting?: 'finish' | 'reject' | undefined }): void {
+    const { waiting } = readOptions('close', options, CLOSE_OPTIONS);
+    const what = oneOf('waiting', waiting ?? 'finish', ['finish', 'reject']);
+    const now = this.#catchUp();
+    if (what === 'reject') {
+      for (const waiter of this.#lobby?.line ?? []) {
+        this.#cancel(waiter, new ClosedError('The rate limiter'), now);
+      }
+    }
+    if (!this.#closed && heard(this, 'closed')) post(this, 'closed', this.#gauges());
+    this.#closed = true;
+    this.#pump(now);
+    deliver(this);
+  }
+
+  /** Closes and resolves when everybody who waited has been served and every task has settled. */
+  drain(): Promise<void> {
+    this.close();
+    return this.idle();
+  }
+
+  /** The same as `drain`, for `await using`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.drain();
+  }
+
+  /** A snapshot: gauges now, counters since construction. */
+  stats(): RateLimiterStats {
+    const now = this.#refill();
+    const lobby = this.#lobby;
+    return {
+      limits: this.#limits(),
+      ...this.#gauges(),
+      pausedMs: this.#ms(Math.max(this.#pausedUntil, now)),
+      closed: this.#closed,
+      granted: this.#granted,
+      queued: lobby?.queued ?? 0,
+      limited: this.#limited,
+      refused: this.#refused,
+      cancelled: lobby?.cancelled ?? 0,
+      timedOut: lobby?.timedOut ?? 0,
+      waitMs: (lobby?.waitMs ?? new Tally()).summary(),
+    };
+  }
+
+  #read(where: string, options: RateLimiterAcquireOptions<Name>, defaults: Read): Read {
+    const { cost, signal, waitTimeoutMs, priority } = readOptions(where, options, ACQUIRE_OPTIONS);
+    return {
+      ...defaults,
+      demand: cost === undefined ? 1 : demandOf(this.#first, cost),
+      signal: signal && abortSignal('signal', signal),
+      waitTimeoutMs: msOrInfinity('waitTimeoutMs', waitTimeoutMs ?? Infinity),
+      priority:
+        priority === undefined
+          ? undefined
+          : integerWithin('priority', priority, 1, this.#priorities),
+    };
+  }
+
+  /** What is given for the only limit, or for some of the named ones, with the bucket of each. */
+  #perLimit<Of extends object>(
+    where: string,
+    given: PerLimit<Name, Of>,
+  ): { bucket: NamedBucket; where: string; given: Of }[] {
+    const first = this.#first;
+    if (first.name === undefined) return [{ bucket: first, where, given: given as Of }];
+    const buckets = new Map([...each(first)].map((bucket) => [bucket.name!, bucket]));
+    const byName = readOptions(where, given as Record<string, Of>, new Set(buckets.keys()));
+    return Object.entries(byName).map(([name, of]) => ({
+      bucket: buckets.get(name)!,
+      where: `${where} of ${quote(name)}`,
+      given: of,
+    }));
+  }
+
+  /** Brings the buckets up to now, and tells when that is. A clock that has gone back stands. */
+  #refill(): number {
+    return refillAll(this.#first, ticksAt(readingOf(this.#clock)));
+  }
+
+  /** What time has brought: a late timer must not decide who comes first. */
+  #catchUp(): number {
+    const now = this.#refill();
+    if (this.waiting > 0 || this.#pausedUntil !== 0) this.#pump(now);
+    return now;
+  }
+
+  /** The verdict on a caller: a lease, a wait for one, or a throw. */
+  #admit(read: Read): GrantedLease | Promise<GrantedLease> {
+    const { demand, signal, waitTimeoutMs } = read;
+    const id = ++this.#lastId;
+    if (this.#closed) throw this.#refuse(id, demand, new ClosedError('The rate limiter'));
+    if (signal?.aborted === true) {
+      this.#refuse(id, demand, undefined);
+      throw signal.reason;
+    }
+    const impossible = this.#impossible(demand);
+    if (impossible !== undefined) throw this.#refuse(id, demand, impossible);
+    const priority = read.priority ?? this.#priorities;
+    const now = this.#catchUp();
+    const head = this.#lobby?.line.head;
+    if (
+      (head === undefined || head.priority > priority) &&
+      now >= this.#pausedUntil &&
+      fits(this.#first, demand)
+    ) {
+      const lease = this.#grant(id, demand, 0, read.runs);
+      // The first in line waits longer for that.
+      if (head !== undefined) this.#plan(this.#lobby!);
+      return lease;
+    }
+    if (this.#maxWaiting !== undefined && this.waiting >= this.#maxWaiting) {
+      const retryAfterMs = this.#ms(this.#turn(demand, priority, now).tick);
+      const { waiting } = this;
+      const full = { waiting, maxWaiting: this.#maxWaiting, retryAfterMs };
+      throw this.#refuse(
+        id,
+        demand,
+        new QueueFullError({ ...full, estimatedWaitMs: retryAfterMs }),
+      );
+    }
+    const deadline = now + Math.ceil(waitTimeoutMs * TICKS_PER_MS);
+    if (deadline < Infinity && this.#earliest(demand, priority, now).tick > deadline) {
+      const { tick, limit } = this.#turn(demand, priority, now);
+      this.#limit(id, demand, priority);
+      throw new RateLimitedError(this.#ms(tick), limit);
+    }
+    return this.#wait(new Waiter(id, priority, now, read), deadline);
+  }
+
+  /** The error for what is over a burst. */
+  #impossible(demand: Demand): ExceedsCapacityError | undefined {
+    const found = exceeded(this.#first, demand);
+    return found && new ExceedsCapacityError(found.wanted, found.bucket.quota.burst);
+  }
+
+  #refuse<E extends { readonly code: string } | undefined>(
+    id: number,
+    demand: Demand,
+    error: E,
+  ): E {
+    this.#refused++;
+    if (heard(this, 'refused')) {
+      post(this, 'refused', { ...this.#about({ id, demand }), code: error?.code });
+    }
+    return error;
+  }
+
+  #limit(id: number, demand: Demand, priority: number): void {
+    this.#limited++;
+    if (heard(this, 'limited')) {
+      const { tick, limit } = this.#turn(demand, priority, this.#first.at);
+      post(this, 'limited', {
+        ...this.#about({ id, demand }),
+        retryAfterMs: this.#ms(tick),
+        limit,
+      });
+    }
+  }
+
+  #grant(id: number, demand: Demand, waitedMs: number, runs: boolean): GrantedLease {
+    take(this.#first, demand);
+    this.#granted++;
+    if (runs) this.#active++;
+    const lease = new GrantedLease(id, demand, this.#first, this as unknown as AnyLimiter);
+    if (heard(this, 'granted')) post(this, 'granted', { ...this.#about(lease), waitedMs });
+    return lease;
+  }
+
+  #enter(): Lobby {
+    return (this.#lobby ??= new Lobby(
+      this.#clock,
+      this.#priorities,
+      [...each(this.#first)].length,
+      (subjects, reason) => this.#aborted(subjects, reason),
+      (due) => this.#due(due),
+      () => this.#over(),
+    ));
+  }
+
+  #wait(waiter: Waiter, deadline: number): Promise<GrantedLease> {
+    const lobby = this.#enter();
+    const { id, demand } = waiter;
+    const { signal } = waiter.read;
+    if (signal !== undefined) {
+      lobby.signals.add(signal, waiter);
+      // A signal may abort while it is being subscribed to; nobody has been told of that.
+      if (signal.aborted) {
+        lobby.signals.remove(signal, waiter);
+        this.#refuse(id, demand, undefined);
+        throw signal.reason;
+      }
+    }
+    lobby.join(waiter);
+    if (deadline < Infinity) {
+      waiter.deadline = lobby.deadlines.add(waiter, deadline / TICKS_PER_MS);
+    }
+    if (heard(this, 'queued')) {
+      post(this, 'queued', { ...this.#about(waiter), priority: waiter.priority });
+    }
+    if (lobby.line.head === waiter) this.#plan(lobby);
+    return new Promise((resolve, reject) => {
+      waiter.resolve = resolve;
+      waiter.reject = reject;
+    });
+  }
+
+  /** Grants what can be granted now, and arms the timer for the next one. */
+  #pump(now: number): void {
+    if (this.#pausedUntil !== 0 && now >= this.#pausedUntil) {
+      this.#pausedUntil = 0;
+      if (heard(this, 'resumed')) post(this, 'resumed', this.#gauges());
+    }
+    const lobby = this.#lobby;
+    if (lobby === undefined) return;
+    for (
+      let head = lobby.line.head;
+      head !== undefined && this.#pausedUntil === 0 && fits(this.#first, head.demand);
+      head = lobby.line.head
+    ) {
+      const waitedMs = (now - head.since) / TICKS_PER_MS;
+      lobby.leave(head);
+      lobby.waitMs.add(waitedMs);
+      head.resolve(this.#grant(head.id, head.demand, waitedMs, head.read.runs));
+    }
+    this.#plan(lobby);
+    if (lobby.left) {
+      lobby.left = false;
+      this.#rest();
+    }
+  }
+
+  /** Arms the timer for the instant at which the first in line can be granted. */
+  #plan(lobby: Lobby): void {
+    const { head } = lobby.line;
+    const { turn } = lobby;
+    const at =
+      head === undefined
+        ? Infinity
+        : turnOf(this.#first, head.demand, 0, Math.max(this.#first.at, this.#pausedUntil)).tick /
+          TICKS_PER_MS;
+    if (turn?.at === at) return;
+    if (turn !== undefined) lobby.deadlines.remove(turn);
+    lobby.turn = at === Infinity ? undefined : lobby.deadlines.add('turn', at);
+  }
+
+  /** The earliest tick at which a newcomer can be granted, behind everybody who comes first. */
+  #earliest(demand: Demand, priority: number, now: number): Turn {
+    const owed = this.#lobby?.owed(priority) ?? 0;
+    return turnOf(this.#first, demand, owed, Math.max(now, this.#pausedUntil));
+  }
+
+  /** The tick at which it is granted if nobody comes or goes. */
+  #turn(demand: Demand, priority: number, now: number): Turn {
+    const found = exceeded(this.#first, demand);
+    if (found !== undefined) return { tick: Infinity, limit: found.bucket.name };
+    if (this.#first.next === undefined) return this.#earliest(demand, priority, now);
+    // A bucket that is full while another one makes everybody wait gains nothing: play it through.
+    const ahead = copyAll(this.#first);
+    let tick = Math.max(now, this.#pausedUntil);
+    for (const waiter of this.#lobby?.line ?? []) {
+      if (waiter.priority > priority) break;
+      ({ tick } = turnOf(ahead, waiter.demand, 0, tick));
+      refillAll(ahead, tick);
+      take(ahead, waiter.demand);
+    }
+    return turnOf(ahead, demand, 0, tick);
+  }
+
+  /** Those whose time ends before the pause does are told now. */
+  #turnAway(lobby: Lobby, now: number): void {
+    const late: Waiter[] = [];
+    for (const waiter of lobby.line) {
+      if (waiter.deadline === undefined) continue;
+      if (waiter.deadline.at * TICKS_PER_MS >= this.#pausedUntil) continue;
+      lobby.leave(waiter);
+      late.push(waiter);
+    }
+    for (const { id, demand, priority, reject } of late) {
+      const { tick, limit } = this.#earliest(demand, priority, now);
+      this.#limit(id, demand, priority);
+      reject(new RateLimitedError(this.#ms(tick), limit));
+    }
+  }
+
+  #cancel(waiter: Waiter, reason: unknown, now: number): void {
+    const lobby = this.#lobby!;
+    lobby.leave(waiter);
+    lobby.cancelled++;
+    waiter.reject(reason);
+    if (heard(this, 'cancelled')) post(this, 'cancelled', this.#aboutWait(waiter, now));
+  }
+
+  /** All of a signal's waiters leave before the next in line is looked at, then its tasks are told. */
+  #aborted(subjects: ReadonlySet<Waiter | HeldRun>, reason: unknown): void {
+    const now = this.#refill();
+    const runs: HeldRun[] = [];
+    for (const subject of subjects) {
+      if (subject instanceof Run) runs.push(subject);
+      // One who is not in line yet finds out by itself.
+      else if (subject.inLine) this.#cancel(subject, reason, now);
+    }
+    this.#pump(now);
+    for (const run of runs) this.#lobby!.runs.interrupt(run, reason);
+    deliver(this);
+  }
+
+  /** Who can be granted is granted, also when its time has just run out: then the others' has. */
+  #due(due: readonly Subject[]): void {
+    const lobby = this.#lobby!;
+    if (due.includes('turn')) lobby.turn = undefined;
+    const now = this.#catchUp();
+    for (const subject of due) {
+      if (subject === 'turn' || subject instanceof Run || !subject.inLine) continue;
+      lobby.leave(subject);
+      lobby.timedOut++;
+      subject.reject(new WaitTimeoutError((now - subject.since) / TICKS_PER_MS));
+      if (heard(this, 'timedOut')) post(this, 'timedOut', this.#aboutWait(subject, now));
+    }
+    this.#pump(now);
+    deliver(this);
+  }
+
+  #perform<T>(
+    task: (context: RateLimiterContext<Name>) => T | PromiseLike<T>,
+    lease: GrantedLease,
+    read: Read,
+  ): Promise<T> {
+    const { signal } = read;
+    const contextOf = (run?: HeldRun): RateLimiterContext<Name> => new Context(lease, run);
+    if (signal?.aborted === true) {
+      lease.cancel();
+      this.#over();
+      return Promise.reject(signal.reason);
+    }
+    if (signal !== undefined) return this.#enter().runs.perform(task, contextOf, lease, read);
+    // Nothing can interrupt this task: the same with less.
+    try {
+      return Promise.resolve(task(contextOf())).finally(() => this.#over());
+    } catch (error) {
+      this.#over();
+      return Promise.reject(error);
+    }
+  }
+
+  /** A task has settled. */
+  #over(): void {
+    this.#active--;
+    this.#rest();
+    deliver(this);
+  }
+
+  #settle({ id, demand }: GrantedLease, actual: Demand): void {
+    const now = this.#catchUp();
+    let index = 0;
+    for (const bucket of each(this.#first)) {
+      const overrun = amountOf(actual, index) - amountOf(demand, index);
+      if (overrun > 0) charge(bucket, overrun);
+      else giveBack(bucket, -overrun);
+      index++;
+    }
+    if (heard(this, 'settled')) {
+      post(this, 'settled', {
+        ...this.#about({ id, demand }),
+        actual: costOf(this.#first, actual),
+      });
+    }
+    this.#pump(now);
+    deliver(this);
+  }
+
+  #isIdle(): boolean {
+    return this.#active === 0 && this.waiting === 0;
+  }
+
+  #rest(): void {
+    if (!this.#isIdle()) return;
+    this.#lobby?.idle.release();
+    if (heard(this, 'idle')) post(this, 'idle', this.#gauges());
+  }
+
+  /** From now to a tick, in ms. */
+  #ms(tick: number): number {
+    return (tick - this.#first.at) / TICKS_PER_MS;
+  }
+
+  #limits(): LimitStats[] {
+    return [...each(this.#first)].map(({ name, quota, tokens }) => ({
+      name,
+      limit: quota.limit,
+      intervalMs: quota.intervalMs,
+      burst: quota.burst,
+      available: Math.max(0, tokens),
+      debt: Math.max(0, -tokens),
+    }));
+  }
+
+  #gauges(): RateLimiterGauges {
+    return { active: this.#active, waiting: this.waiting };
+  }
+
+  #about({ id, demand }: Pick<Waiter, 'id' | 'demand'>): RateLimiterEvent {
+    return { id, cost: costOf(this.#first, demand), ...this.#gauges() };
+  }
+
+  #aboutWait(waiter: Waiter, now: number): RateLimiterWaitedEvent {
+    return { ...this.#about(waiter), waitedMs: (now - waiter.since) / TICKS_PER_MS };
+  }
+}
+
+function quotaFrom({ limit, intervalMs, burst }: LimitOptions, prefix = ''): Quota {
+  return quotaOf(
+    positiveInteger(`${prefix}limit`, limit),
+    integerWithin(`${prefix}intervalMs`, intervalMs ?? 1000, 1, MAX_INTERVAL_MS),
+    positiveInteger(`${prefix}burst`, burst ?? limit),
+  );
+}
+
+/** The quotas with their names: the only one, or the named ones. */
+function quotasOf({
+  limit,
+  intervalMs,
+  burst,
+  limits,
+}: Pick<RateLimiterOptions<string>, 'limit' | 'intervalMs' | 'burst' | 'limits'>): [
+  string | undefined,
+  Quota,
+][] {
+  if (limits === undefined) return [[undefined, quotaFrom({ limit: limit!, intervalMs, burst })]];
+  if ((limit ?? intervalMs ?? burst) !== undefined) {
+    throw new TypeError('Expected either `limit`, `intervalMs` and `burst` or `limits`, got both.');
+  }
+  const named = Object.entries(readOptions('limits', limits, undefined));
+  if (named.length === 0) throw new TypeError('Expected `limits` to have at least one limit.');
+  return named.map(([name, given]) => [
+    name,
+    quotaFrom(readOptions(quote(name), given, LIMIT_OPTIONS), `limits.${name}.`),
+  ]);
+}

@@ -1,0 +1,703 @@
+import { describe, expect, it, vi } from 'vitest';
+
+import {
+  type Lease,
+  RateLimiter,
+  type RateLimiterEvents,
+  type RateLimiterOptions,
+} from '../src/rate-limiter.ts';
+import { ManualClock, settle } from '../src/testing.ts';
+
+/** A limiter of one limit on a clock that stands at 0. */
+function setUp(options: Omit<RateLimiterOptions & { limits?: undefined }, 'clock'>): {
+  clock: ManualClock;
+  limiter: RateLimiter;
+} {
+  const clock = new ManualClock();
+  return { clock, limiter: new RateLimiter({ ...options, clock }) };
+}
+
+type Outcome = 'waiting' | 'granted' | { readonly code: string | undefined; readonly at: number };
+
+/** What has become of a call so far. */
+function follow(clock: ManualClock, call: Promise<unknown>): { outcome: Outcome; at?: number } {
+  const followed: { outcome: Outcome; at?: number } = { outcome: 'waiting' };
+  call.then(
+    () => {
+      followed.outcome = 'granted';
+      followed.at = clock.now();
+    },
+    (error: { code?: string }) => {
+      followed.outcome = { code: error.code, at: clock.now() };
+    },
+  );
+  return followed;
+}
+
+/** Everything that a limiter says, in order. */
+function record<Name extends string>(limiter: RateLimiter<Name>): [string, object][] {
+  const events: [string, object][] = [];
+  const names: (keyof RateLimiterEvents)[] = [
+    'queued',
+    'granted',
+    'limited',
+    'refused',
+    'cancelled',
+    'timedOut',
+    'settled',
+    'paused',
+    'resumed',
+    'configured',
+    'idle',
+    'closed',
+  ];
+  for (const name of names) limiter.on(name, (payload) => events.push([name, payload]));
+  return events;
+}
+
+function take(limiter: RateLimiter, times: number): number {
+  let granted = 0;
+  for (let i = 0; i < times; i++) if (limiter.tryAcquire() !== undefined) granted++;
+  return granted;
+}
+
+describe('RateLimiter', () => {
+  describe('constructor', () => {
+    it('takes one limit, with a burst of that limit and an interval of a second', () => {
+      const { limiter } = setUp({ limit: 3 });
+      expect(limiter.stats().limits).toEqual([
+        { name: undefined, limit: 3, intervalMs: 1000, burst: 3, available: 3, debt: 0 },
+      ]);
+    });
+
+    it('takes several limits by name', () => {
+      const limiter = new RateLimiter({
+        limits: { requests: { limit: 5 }, tokens: { limit: 100, intervalMs: 60_000, burst: 40 } },
+      });
+      expect(limiter.stats().limits).toEqual([
+        { name: 'requests', limit: 5, intervalMs: 1000, burst: 5, available: 5, debt: 0 },
+        { name: 'tokens', limit: 100, intervalMs: 60_000, burst: 40, available: 40, debt: 0 },
+      ]);
+    });
+
+    it.each([
+      [{}, TypeError, 'limit'],
+      [{ limit: 0 }, RangeError, 'limit'],
+      [{ limit: -1 }, RangeError, 'limit'],
+      [{ limit: 1.5 }, RangeError, 'limit'],
+      [{ limit: Number.NaN }, RangeError, 'limit'],
+      [{ limit: Infinity }, RangeError, 'limit'],
+      [{ limit: '2' }, TypeError, 'limit'],
+      [{ limit: 2n }, TypeError, 'limit'],
+      [{ limit: 2 ** 53 }, RangeError, 'limit'],
+      [{ limit: 1, burst: 0 }, RangeError, 'burst'],
+      [{ limit: 1, burst: 0.5 }, RangeError, 'burst'],
+      [{ limit: 1, intervalMs: 0 }, RangeError, 'intervalMs'],
+      [{ limit: 1, intervalMs: 0.5 }, RangeError, 'intervalMs'],
+      [{ limit: 1, intervalMs: Infinity }, RangeError, 'intervalMs'],
+      [{ limit: 1, intervalMs: 2 ** 43 }, RangeError, 'intervalMs'],
+      [{ limit: 1, maxWaiting: -1 }, RangeError, 'maxWaiting'],
+      [{ limit: 1, maxWaiting: Number.NaN }, RangeError, 'maxWaiting'],
+      [{ limit: 1, priorities: 0 }, RangeError, 'priorities'],
+      [{ limit: 1, priorities: 33 }, RangeError, 'priorities'],
+      [{ limit: 1, clock: {} }, TypeError, 'clock'],
+      [{ limits: {} }, TypeError, 'limits'],
+      [{ limits: 3 }, TypeError, 'limits'],
+      [{ limits: { a: { limit: 0 } } }, RangeError, 'limits.a.limit'],
+      [{ limits: { a: { limit: 1, per: 1 } } }, TypeError, 'per'],
+      [{ limits: { a: { limit: 1 } }, burst: 3 }, TypeError, 'limits'],
+      [{ limt: 1 }, TypeError, 'limt'],
+    ])('refuses %o by name', (options, kind, name) => {
+      const construct = (): unknown => new RateLimiter(options as never);
+      expect(construct).toThrow(kind);
+      expect(construct).toThrow(name);
+    });
+
+    it('reads options as own properties only (H013)', () => {
+      const options = Object.assign(Object.create({ burst: 100 }) as object, { limit: 2 });
+      expect(new RateLimiter(options as RateLimiterOptions).available()).toBe(2);
+    });
+
+    it('refuses a clock that tells no time', () => {
+      const clock = new ManualClock();
+      clock.now = () => Number.NaN;
+      expect(() => new RateLimiter({ limit: 1, clock })).toThrow(/clock\.now/);
+    });
+  });
+
+  describe('.tryAcquire()', () => {
+    it('grants the burst at once, then at the rate', async () => {
+      const { clock, limiter } = setUp({ limit: 10, burst: 3 });
+      expect(take(limiter, 5)).toBe(3);
+      await clock.advance(99);
+      expect(take(limiter, 5)).toBe(0);
+      await clock.advance(1);
+      expect(take(limiter, 5)).toBe(1);
+      await clock.advance(250);
+      expect(take(limiter, 5)).toBe(2);
+    });
+
+    it('saves up the burst and no more (H242)', async () => {
+      const { clock, limiter } = setUp({ limit: 10, burst: 3 });
+      take(limiter, 3);
+      await clock.advance(365 * 86_400_000);
+      expect(take(limiter, 10)).toBe(3);
+    });
+
+    it('keeps the fraction of a token that is under way (H252)', async () => {
+      const { clock, limiter } = setUp({ limit: 7, burst: 7 });
+      take(limiter, 7);
+      let granted = 0;
+      for (let i = 0; i < 100; i++) {
+        await clock.advance(100);
+        granted += take(limiter, 10);
+      }
+      expect(granted).toBe(70);
+    });
+
+    it('does not overtake those who wait, even if there would be enough for it', async () => {
+      const { clock, limiter } = setUp({ limit: 10, burst: 10 });
+      limiter.tryAcquire(8);
+      const heavy = follow(clock, limiter.acquire({ cost: 5 }));
+      expect(limiter.available()).toBe(2);
+      expect(limiter.tryAcquire()).toBeUndefined();
+      await clock.advance(300);
+      expect(heavy).toEqual({ outcome: 'granted', at: 300 });
+    });
+
+    it('refuses what is over the burst, and whatever is asked of a closed limiter', () => {
+      const { limiter } = setUp({ limit: 2 });
+      expect(limiter.tryAcquire(3)).toBeUndefined();
+      limiter.close();
+      expect(limiter.tryAcquire()).toBeUndefined();
+    });
+
+    it.each([0, -1, 0.5, Number.NaN, Infinity, '1', null, {}, 2 ** 53])(
+      'throws for a cost of %o and takes nothing (H246)',
+      (cost) => {
+        const { limiter } = setUp({ limit: 2 });
+        expect(() => limiter.tryAcquire(cost as number)).toThrow(/`cost`/);
+        expect(limiter.available()).toBe(2);
+      },
+    );
+
+    it('takes of all limits or of none', async () => {
+      const clock = new ManualClock();
+      const limiter = new RateLimiter({
+        limits: { requests: { limit: 10 }, tokens: { limit: 100 } },
+        clock,
+      });
+      expect(limiter.tryAcquire({ requests: 1, tokens: 80 })).toBeDefined();
+      expect(limiter.tryAcquire({ requests: 1, tokens: 80 })).toBeUndefined();
+      expect(limiter.available('requests')).toBe(9);
+      expect(limiter.available('tokens')).toBe(20);
+      await clock.advance(600);
+      expect(limiter.tryAcquire({ requests: 1, tokens: 80 })).toBeDefined();
+    });
+
+    it('takes a plain number of each limit, and of a limit that is not named nothing', () => {
+      const limiter = new RateLimiter({
+        limits: { perSecond: { limit: 10 }, perDay: { limit: 1000, intervalMs: 86_400_000 } },
+      });
+      limiter.tryAcquire(3);
+      expect([limiter.available('perSecond'), limiter.available('perDay')]).toEqual([7, 997]);
+      limiter.tryAcquire({ perDay: 7 });
+      expect([limiter.available('perSecond'), limiter.available('perDay')]).toEqual([7, 990]);
+      expect(limiter.available()).toBe(7);
+    });
+
+    it.each([
+      [{ tokns: 1 }, 'tokns'],
+      [{ tokens: -1 }, 'cost.tokens'],
+      [{ tokens: 0.5 }, 'cost.tokens'],
+      [{ tokens: 0 }, 'above 0'],
+      [{}, 'above 0'],
+    ])('throws for a cost of %o by name', (cost, message) => {
+      const limiter = new RateLimiter({ limits: { tokens: { limit: 5 } } });
+      expect(() => limiter.tryAcquire(cost as never)).toThrow(message);
+      expect(limiter.available()).toBe(5);
+    });
+  });
+
+  describe('.acquire()', () => {
+    it('waits in line, first come first served', async () => {
+      const { clock, limiter } = setUp({ limit: 1, intervalMs: 100 });
+      const calls = [1, 2, 3, 4].map(() => follow(clock, limiter.acquire()));
+      expect(limiter.waiting).toBe(3);
+      await clock.advance(1000);
+      expect(calls.map(({ at }) => at)).toEqual([0, 100, 200, 300]);
+      expect(clock.timers).toBe(0);
+    });
+
+    it('keeps one timer armed, however many wait (H085)', async () => {
+      const { clock, limiter } = setUp({ limit: 1 });
+      for (let i = 0; i < 50; i++) void limiter.acquire({ waitTimeoutMs: 60_000 });
+      expect(clock.timers).toBe(1);
+      await clock.advance(49_000);
+      expect(limiter.waiting).toBe(0);
+      expect(clock.timers).toBe(0);
+    });
+
+    it('serves the more urgent first and does not let a lighter one overtake', async () => {
+      const { clock, limiter } = setUp({ limit: 10, burst: 10 });
+      limiter.tryAcquire(10);
+      const order: string[] = [];
+      const join = (name: string, cost: number, priority?: number): void => {
+        void limiter.acquire({ cost, priority }).then(() => order.push(name));
+      };
+      join('heavy', 9);
+      join('light', 1);
+      join('urgent', 2, 1);
+      join('middling', 1, 3);
+      await clock.advance(1300);
+      expect(order).toEqual(['urgent', 'middling', 'heavy', 'light']);
+    });
+
+    it('grants an urgent one at once while less urgent ones wait for more than there is', async () => {
+      const { clock, limiter } = setUp({ limit: 10, burst: 10 });
+      limiter.tryAcquire(7);
+      const heavy = follow(clock, limiter.acquire({ cost: 5 }));
+      const urgent = follow(clock, limiter.acquire({ cost: 1, priority: 1 }));
+      await settle();
+      expect(urgent.outcome).toBe('granted');
+      await clock.advance(300);
+      expect(heavy).toEqual({ outcome: 'granted', at: 300 });
+    });
+
+    it('takes nothing before the grant, so that one who gives up has cost nothing', async () => {
+      const { clock, limiter } = setUp({ limit: 1, intervalMs: 100 });
+      limiter.tryAcquire();
+      const quitter = new AbortController();
+      const reason = new Error('gone');
+      const first = limiter.acquire({ signal: quitter.signal });
+      const second = follow(clock, limiter.acquire());
+      await clock.advance(50);
+      quitter.abort(reason);
+      await expect(first).rejects.toBe(reason);
+      await clock.advance(50);
+      expect(second).toEqual({ outcome: 'granted', at: 100 });
+    });
+
+    it('lets lighter ones through at once when the head gives up (H053)', async () => {
+      const { clock, limiter } = setUp({ limit: 10 });
+      limiter.tryAcquire(7);
+      const quitter = new AbortController();
+      const head = follow(clock, limiter.acquire({ cost: 10, signal: quitter.signal }));
+      const lights = [1, 2].map(() => follow(clock, limiter.acquire()));
+      quitter.abort();
+      await settle();
+      expect(head.outcome).not.toBe('waiting');
+      expect(lights.map(({ outcome }) => outcome)).toEqual(['granted', 'granted']);
+      expect(clock.timers).toBe(0);
+    });
+
+    it('refuses an aborted signal without taking anything, tokens or not (H051)', async () => {
+      const { limiter } = setUp({ limit: 1 });
+      const reason = new Error('gone');
+      const call = limiter.acquire({ signal: AbortSignal.abort(reason) });
+      await expect(call).rejects.toBe(reason);
+      expect(limiter.available()).toBe(1);
+    });
+
+    it('lets a grant stand that was made before the abort (H055)', async () => {
+      const { clock, limiter } = setUp({ limit: 1, intervalMs: 100 });
+      limiter.tryAcquire();
+      const quitter = new AbortController();
+      limiter.on('granted', () => quitter.abort());
+      const call = follow(clock, limiter.acquire({ signal: quitter.signal }));
+      await clock.advance(100);
+      expect(call.outcome).toBe('granted');
+    });
+
+    it('refuses at once what can never be granted, and says how much could', async () => {
+      const { limiter } = setUp({ limit: 5, burst: 8 });
+      await expect(limiter.acquire({ cost: 9 })).rejects.toMatchObject({
+        code: 'ERR_EXCEEDS_CAPACITY',
+        requested: 9,
+        capacity: 8,
+      });
+    });
+
+    it('refuses at once a wait that is known to be too long', async () => {
+      const { clock, limiter } = setUp({ limit: 1, intervalMs: 1000 });
+      limiter.tryAcquire();
+      void limiter.acquire();
+      await expect(limiter.acquire({ waitTimeoutMs: 1999 })).rejects.toMatchObject({
+        code: 'ERR_RATE_LIMITED',
+        retryAfterMs: 2000,
+      });
+      const inTime = follow(clock, limiter.acquire({ waitTimeoutMs: 2000 }));
+      await clock.advance(2000);
+      expect(inTime).toEqual({ outcome: 'granted', at: 2000 });
+    });
+
+    it('takes a waitTimeoutMs of 0 for now or not at all (H082)', async () => {
+      const { clock, limiter } = setUp({ limit: 1 });
+      await expect(limiter.acquire({ waitTimeoutMs: 0 })).resolves.toBeDefined();
+      await expect(limiter.acquire({ waitTimeoutMs: 0 })).rejects.toMatchObject({
+        code: 'ERR_RATE_LIMITED',
+        retryAfterMs: 1000,
+      });
+      expect(clock.timers).toBe(0);
+    });
+
+    it('names the limit that is short', async () => {
+      const limiter = new RateLimiter({
+        limits: { requests: { limit: 10 }, tokens: { limit: 10, intervalMs: 60_000 } },
+        clock: new ManualClock(),
+      });
+      limiter.tryAcquire({ requests: 10, tokens: 10 });
+      await expect(
+        limiter.acquire({ cost: { requests: 1, tokens: 1 }, waitTimeoutMs: 100 }),
+      ).rejects.toMatchObject({ limit: 'tokens', retryAfterMs: 6000 });
+    });
+
+    it('refuses one too many, and says when to come back', async () => {
+      const { limiter } = setUp({ limit: 1, maxWaiting: 2 });
+      limiter.tryAcquire();
+      void limiter.acquire();
+      void limiter.acquire();
+      await expect(limiter.acquire()).rejects.toMatchObject({
+        code: 'ERR_QUEUE_FULL',
+        waiting: 2,
+        maxWaiting: 2,
+        estimatedWaitMs: 3000,
+        retryAfterMs: 3000,
+      });
+    });
+
+    it('times out when its wait has become longer than it can be', async () => {
+      const { clock, limiter } = setUp({ limit: 10 });
+      limiter.tryAcquire(10);
+      const late = follow(clock, limiter.acquire({ waitTimeoutMs: 500, cost: 4 }));
+      const urgent = follow(clock, limiter.acquire({ priority: 1, cost: 8 }));
+      await clock.advance(1000);
+      expect(late.outcome).toEqual({ code: 'ERR_WAIT_TIMEOUT', at: 500 });
+      expect(urgent).toEqual({ outcome: 'granted', at: 800 });
+      expect(limiter.available()).toBe(2);
+    });
+
+    it('never throws synchronously', async () => {
+      const { limiter } = setUp({ limit: 1 });
+      for (const options of [
+        { cost: 0 },
+        { waitTimeoutMs: -1 },
+        { waitTimeoutMs: Number.NaN },
+        { priority: 0 },
+        { priority: 6 },
+        { priority: Number.NaN },
+        { signal: 5 as never },
+        { weight: 1 },
+      ]) {
+        await expect(limiter.acquire(options)).rejects.toThrow(/`|weight/);
+      }
+      expect(limiter.stats()).toMatchObject({ granted: 0, waiting: 0 });
+    });
+
+    it('checks in the order of arguments, closed, aborted, too much, free, full, time (H198)', async () => {
+      const { limiter } = setUp({ limit: 1, maxWaiting: 0 });
+      const signal = AbortSignal.abort(new Error('aborted'));
+      const hopeless = { cost: 9, signal, waitTimeoutMs: 0 };
+      limiter.tryAcquire();
+      await expect(limiter.acquire({ waitTimeoutMs: 0 })).rejects.toMatchObject({
+        code: 'ERR_QUEUE_FULL',
+      });
+      await expect(limiter.acquire({ cost: 9, waitTimeoutMs: 0 })).rejects.toMatchObject({
+        code: 'ERR_EXCEEDS_CAPACITY',
+      });
+      await expect(limiter.acquire(hopeless)).rejects.toThrow('aborted');
+      limiter.close();
+      await expect(limiter.acquire(hopeless)).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+      await expect(limiter.acquire({ ...hopeless, cost: -1 })).rejects.toThrow(RangeError);
+    });
+  });
+
+  describe('.run()', () => {
+    it('calls the task at once where no wait is necessary, and settles as it does', async () => {
+      const { limiter } = setUp({ limit: 2 });
+      const task = vi.fn<() => string>(() => 'done');
+      const call = limiter.run(task);
+      expect(task).toHaveBeenCalledOnce();
+      await expect(call).resolves.toBe('done');
+      const error = new Error('failed');
+      await expect(limiter.run(() => Promise.reject(error))).rejects.toBe(error);
+    });
+
+    it('takes a task that throws for one that rejects', async () => {
+      const { limiter } = setUp({ limit: 1 });
+      const error = new Error('thrown');
+      const call = limiter.run(() => {
+        throw error;
+      });
+      await expect(call).rejects.toBe(error);
+      expect(limiter.active).toBe(0);
+    });
+
+    it('calls the task when it is its turn, with its lease and a signal', async () => {
+      const { clock, limiter } = setUp({ limit: 1 });
+      limiter.tryAcquire();
+      const call = limiter.run(({ lease, signal }) => {
+        expect(lease.cost).toBe(1);
+        expect(signal.aborted).toBe(false);
+        return clock.now();
+      });
+      await clock.advance(1000);
+      await expect(call).resolves.toBe(1000);
+    });
+
+    it('rejects the caller at once when it gives up, and aborts the task', async () => {
+      const { limiter } = setUp({ limit: 1 });
+      const quitter = new AbortController();
+      const reason = new Error('gone');
+      let end!: () => void;
+      let seen: AbortSignal | undefined;
+      const call = limiter.run(
+        ({ signal }) => {
+          seen = signal;
+          return new Promise<void>((resolve) => {
+            end = resolve;
+          });
+        },
+        { signal: quitter.signal },
+      );
+      quitter.abort(reason);
+      await expect(call).rejects.toBe(reason);
+      expect(seen?.reason).toBe(reason);
+      expect(limiter.active).toBe(1);
+      end();
+      await limiter.idle();
+      expect(limiter.active).toBe(0);
+    });
+
+    it('does not call the task of one who gave up after the grant, and gives its tokens back', async () => {
+      const { clock, limiter } = setUp({ limit: 1, intervalMs: 100 });
+      limiter.tryAcquire();
+      const quitter = new AbortController();
+      const task = vi.fn<() => void>();
+      limiter.on('granted', () => quitter.abort());
+      const call = follow(clock, limiter.run(task, { signal: quitter.signal }));
+      await clock.advance(100);
+      expect(call.outcome).not.toBe('granted');
+      expect(task).not.toHaveBeenCalled();
+      expect(limiter.available()).toBe(1);
+      expect(limiter.active).toBe(0);
+    });
+
+    it('counts a task as active from its grant to its settlement', async () => {
+      const { clock, limiter } = setUp({ limit: 1, intervalMs: 100 });
+      limiter.tryAcquire();
+      const call = limiter.run(() => 1);
+      const gauges: unknown[] = [];
+      limiter.on('granted', ({ active, waiting }) => gauges.push({ active, waiting }));
+      const idle = follow(clock, limiter.idle());
+      await clock.advance(99);
+      expect(idle.outcome).toBe('waiting');
+      await clock.advance(1);
+      expect(gauges).toEqual([{ active: 1, waiting: 0 }]);
+      expect(idle.outcome).toBe('granted');
+      await call;
+    });
+
+    it('never throws synchronously', async () => {
+      const { limiter } = setUp({ limit: 1 });
+      await expect(limiter.run(undefined as never)).rejects.toThrow(TypeError);
+      await expect(limiter.run(() => 1, { cost: 0 })).rejects.toThrow(RangeError);
+    });
+
+    it('leaves no listener on a signal (H058)', async () => {
+      const { clock, limiter } = setUp({ limit: 1, intervalMs: 10 });
+      const { signal } = new AbortController();
+      const add = vi.spyOn(signal, 'addEventListener');
+      const remove = vi.spyOn(signal, 'removeEventListener');
+      const calls = [1, 2, 3, 4, 5].map(() => limiter.run(() => 1, { signal }));
+      await clock.advance(100);
+      await Promise.all(calls);
+      expect(add.mock.calls.length).toBeGreaterThan(0);
+      expect(remove).toHaveBeenCalledTimes(add.mock.calls.length);
+    });
+  });
+
+  describe('.retryAfterMs()', () => {
+    it('is 0 when it would be granted now', () => {
+      const { limiter } = setUp({ limit: 2 });
+      expect(limiter.retryAfterMs(2)).toBe(0);
+    });
+
+    it('is exact for a cost behind those who wait', async () => {
+      const { clock, limiter } = setUp({ limit: 10, burst: 5 });
+      limiter.tryAcquire(5);
+      void limiter.acquire({ cost: 4 });
+      void limiter.acquire({ cost: 3 });
+      expect(limiter.retryAfterMs(5)).toBe(1200);
+      await clock.advance(250);
+      expect(limiter.retryAfterMs(5)).toBe(950);
+      const call = follow(clock, limiter.acquire({ cost: 5 }));
+      await clock.advance(1000);
+      expect(call).toEqual({ outcome: 'granted', at: 1200 });
+    });
+
+    it('plays several limits through, with what a full one loses meanwhile', async () => {
+      const clock = new ManualClock();
+      const limiter = new RateLimiter({
+        limits: { requests: { limit: 10, burst: 2 }, tokens: { limit: 100 } },
+        clock,
+      });
+      limiter.tryAcquire({ requests: 2, tokens: 100 });
+      void limiter.acquire({ cost: { requests: 1, tokens: 100 } });
+      void limiter.acquire({ cost: { requests: 2 } });
+      // At 1000 the tokens are there, and 2 requests, of which one is left: the next at 1100.
+      const promised = limiter.retryAfterMs({ requests: 1 });
+      expect(promised).toBe(1200);
+      const call = follow(clock, limiter.acquire({ cost: { requests: 1 } }));
+      await clock.advance(2000);
+      expect(call).toEqual({ outcome: 'granted', at: promised });
+    });
+
+    it('is Infinity for what is never granted', () => {
+      const { limiter } = setUp({ limit: 2 });
+      expect(limiter.retryAfterMs(3)).toBe(Infinity);
+      limiter.close();
+      expect(limiter.retryAfterMs()).toBe(Infinity);
+    });
+
+    it('throws for a bad cost', () => {
+      expect(() => setUp({ limit: 2 }).limiter.retryAfterMs(0)).toThrow(RangeError);
+    });
+  });
+
+  describe('.close()', () => {
+    it('takes nobody new and serves those who wait', async () => {
+      const { clock, limiter } = setUp({ limit: 1 });
+      limiter.tryAcquire();
+      const waiting = follow(clock, limiter.acquire());
+      const drained = follow(clock, limiter.drain());
+      await expect(limiter.acquire()).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+      await clock.advance(1000);
+      expect(waiting).toEqual({ outcome: 'granted', at: 1000 });
+      expect(drained).toEqual({ outcome: 'granted', at: 1000 });
+    });
+
+    it('rejects those who wait if asked to, and leaves no timer', async () => {
+      const { clock, limiter } = setUp({ limit: 1 });
+      limiter.tryAcquire();
+      const calls = [1, 2].map(() => follow(clock, limiter.acquire({ waitTimeoutMs: 5000 })));
+      limiter.close({ waiting: 'reject' });
+      await limiter.idle();
+      expect(calls.map(({ outcome }) => outcome)).toEqual([
+        { code: 'ERR_CLOSED', at: 0 },
+        { code: 'ERR_CLOSED', at: 0 },
+      ]);
+      expect(clock.timers).toBe(0);
+    });
+
+    it('is asynchronous disposal', async () => {
+      const { limiter } = setUp({ limit: 1 });
+      await limiter[Symbol.asyncDispose]();
+      expect(limiter.stats().closed).toBe(true);
+    });
+  });
+
+  describe('.idle()', () => {
+    it('resolves at once when nothing is going on, and after the last task otherwise', async () => {
+      const { limiter } = setUp({ limit: 5 });
+      await limiter.idle();
+      let end!: () => void;
+      const call = limiter.run(
+        () =>
+          new Promise<void>((resolve) => {
+            end = resolve;
+          }),
+      );
+      let idle = false;
+      const waiting = limiter.idle().then(() => {
+        idle = true;
+      });
+      await settle();
+      expect(idle).toBe(false);
+      end();
+      await waiting;
+      await call;
+    });
+  });
+
+  describe('events', () => {
+    it('tell the story of each caller under one id', async () => {
+      const { clock, limiter } = setUp({ limit: 1, intervalMs: 100, maxWaiting: 2 });
+      const events = record(limiter);
+      const quitter = new AbortController();
+      limiter.tryAcquire();
+      const granted = limiter.acquire();
+      const cancelled = limiter.acquire({ signal: quitter.signal, priority: 2 });
+      const refused = limiter.acquire();
+      limiter.tryAcquire();
+      quitter.abort();
+      await Promise.allSettled([cancelled, refused]);
+      await clock.advance(100);
+      await granted;
+      limiter.close();
+      expect(events).toEqual([
+        ['granted', { id: 1, cost: 1, waitedMs: 0, active: 0, waiting: 0 }],
+        ['queued', { id: 2, cost: 1, priority: 5, active: 0, waiting: 1 }],
+        ['queued', { id: 3, cost: 1, priority: 2, active: 0, waiting: 2 }],
+        ['refused', { id: 4, cost: 1, code: 'ERR_QUEUE_FULL', active: 0, waiting: 2 }],
+        ['limited', { id: 5, cost: 1, retryAfterMs: 300, limit: undefined, active: 0, waiting: 2 }],
+        ['cancelled', { id: 3, cost: 1, waitedMs: 0, active: 0, waiting: 1 }],
+        ['granted', { id: 2, cost: 1, waitedMs: 100, active: 0, waiting: 0 }],
+        ['idle', { active: 0, waiting: 0 }],
+        ['closed', { active: 0, waiting: 0 }],
+      ]);
+    });
+
+    it('come after the state, and may call back', async () => {
+      const { clock, limiter } = setUp({ limit: 1, intervalMs: 100 });
+      limiter.tryAcquire();
+      const order: string[] = [];
+      let again = true;
+      limiter.on('granted', ({ id }) => {
+        order.push(`granted ${id}`);
+        if (!again) return;
+        again = false;
+        void limiter.acquire();
+      });
+      limiter.on('queued', ({ id }) => order.push(`queued ${id}`));
+      void limiter.acquire();
+      void limiter.acquire();
+      await clock.advance(300);
+      expect(order).toEqual([
+        'queued 2',
+        'queued 3',
+        'granted 2',
+        'queued 4',
+        'granted 3',
+        'granted 4',
+      ]);
+    });
+  });
+
+  describe('.stats()', () => {
+    it('counts by outcome', async () => {
+      const { clock, limiter } = setUp({ limit: 1, intervalMs: 100, maxWaiting: 1 });
+      const lease: Lease | undefined = limiter.tryAcquire();
+      expect(lease).toBeDefined();
+      const waiting = limiter.acquire();
+      await Promise.allSettled([limiter.acquire(), limiter.acquire({ cost: 2 })]);
+      limiter.tryAcquire();
+      await clock.advance(100);
+      await waiting;
+      expect(limiter.stats()).toEqual({
+        limits: [{ name: undefined, limit: 1, intervalMs: 100, burst: 1, available: 0, debt: 0 }],
+        active: 0,
+        waiting: 0,
+        pausedMs: 0,
+        closed: false,
+        granted: 2,
+        queued: 1,
+        limited: 1,
+        refused: 2,
+        cancelled: 0,
+        timedOut: 0,
+        waitMs: { count: 1, mean: 100, max: 100 },
+      });
+    });
+  });
+});
