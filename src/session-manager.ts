@@ -166,16 +166,16 @@ export interface SessionEvents {
   closed: ShutdownReport;
 }
 
-/** What the observed events have in common. */
+/** What is of interest in the events of a gate. A refused caller may have had no id. */
 interface GateEvent {
-  readonly id: unknown;
+  readonly id?: unknown;
   readonly waitedMs?: number;
 }
 
 /** An `AdmissionQueue`, `RateLimiter` or `Semaphore`, or anything with their events. */
 export interface ObservableGate {
-  on(name: string, listener: (event: never) => void): unknown;
-  off(name: string, listener: (event: never) => void): unknown;
+  on(name: string, listener: (event: object) => void): unknown;
+  off(name: string, listener: (event: object) => void): unknown;
 }
 
 const OPTIONS = new Set([
@@ -404,7 +404,7 @@ export class SessionManager
       if (waiting.has(event.id)) over(event);
       else this.#here()?.log.refused();
     };
-    const listeners: [name: string, listener: (event: GateEvent) => void][] = [
+    const listeners: readonly [name: string, listener: (event: GateEvent) => void][] = [
       ['queued', queued],
       ['started', (event) => granted(event, true)],
       ['acquired', (event) => granted(event, true)],

@@ -63,10 +63,11 @@ const MAX_TEXT = 256;
 /**
  * What a session leaves behind: who it was, when it reached which phase, how it ended.
  *
- * A phase is marked once and only if no later one has been. The exception is `allocated`, which
- * moves on with each grant until the call has begun: a session may pass several gates before that.
- * The beginning of the call is not marked, as nobody can tell which grant is the last: it is where
- * the latest mark is when the call ends, or when somebody looks while nothing is waited for.
+ * A phase is marked once, and only if no later one has been. On its way through several gates a
+ * session is in line from the first wait, out of the line with the first grant after it, and has
+ * everything that it needs with the last one. Nobody can tell which grant that is: so each of them
+ * moves `allocated` until the call is known to have begun, and the beginning of the call, unless it
+ * is marked by hand, is found when the call ends or when somebody looks.
  */
 export class SessionLog {
   readonly id: string;
@@ -76,8 +77,9 @@ export class SessionLog {
   readonly receivedAt: number;
   readonly #times = [0, NaN, NaN, NaN, NaN, NaN, NaN, NaN, NaN, NaN];
   #current = RECEIVED;
-  /** Whether it is in its call as long as no gate has been seen to hold it up. */
+  /** Whether it is in its call from the start unless a gate has to let it in. */
   readonly #calls: boolean;
+  /** Whether it has come to a gate. */
   #seen = false;
   #waits = 0;
   #holds = 0;
@@ -113,6 +115,8 @@ export class SessionLog {
     this.#seen = true;
     this.#waits++;
     this.#mark(QUEUED, now);
+    // What it has been given so far was not everything.
+    if (this.#current < ALLOCATED) this.#times[ALLOCATED] = NaN;
   }
 
   /** A gate let it in, after waiting there or at once; `holds` whether there is something to release. */
@@ -121,7 +125,7 @@ export class SessionLog {
     if (waited) this.#waits--;
     if (holds) this.#holds++;
     if (this.#current === QUEUED) this.#mark(DEQUEUED, now);
-    if (this.#current <= ALLOCATED) this.#set(ALLOCATED, now);
+    if (this.#current < ALLOCATED) this.#times[ALLOCATED] = now - this.receivedAt;
   }
 
   /** It stopped waiting at a gate that had not let it in. */
@@ -189,25 +193,18 @@ export class SessionLog {
 
   #mark(phase: number, now: number): boolean {
     if (phase <= this.#current) return false;
-    if (phase > CALL_START) {
-      const callStart = this.#callStart();
-      if (!Number.isNaN(callStart)) this.#times[CALL_START] = callStart;
-    }
-    this.#set(phase, now);
-    return true;
-  }
-
-  #set(phase: number, now: number): void {
+    if (phase > CALL_START) this.#times[CALL_START] = this.#callStart();
     this.#times[phase] = now - this.receivedAt;
     this.#current = phase;
+    return true;
   }
 
   /** NaN where the call has not begun. */
   #callStart(): number {
     if (this.#current >= CALL_START) return this.#times[CALL_START]!;
     if (this.#waits > 0 || this.#current === QUEUED) return NaN;
-    if (this.#current === RECEIVED && (this.#seen || !this.#calls)) return NaN;
-    return this.#times[this.#current]!;
+    if (this.#seen) return this.#times[ALLOCATED]!;
+    return this.#current > RECEIVED || this.#calls ? this.#times[this.#current]! : NaN;
   }
 }
 

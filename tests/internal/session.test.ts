@@ -1,0 +1,319 @@
+import { inspect } from 'node:util';
+
+import { SessionManager, type Session, type SessionManagerOptions } from 'sluice';
+import { ManualClock, settle } from 'sluice/testing';
+import { describe, expect, it, vi } from 'vitest';
+
+import { catchUncaught } from '../support/uncaught.ts';
+
+function manager(options: SessionManagerOptions = {}): {
+  clock: ManualClock;
+  sessions: SessionManager;
+} {
+  const clock = new ManualClock();
+  return { clock, sessions: new SessionManager({ clock, ...options }) };
+}
+
+const never = (): Promise<never> => new Promise(() => {});
+
+describe('Session', () => {
+  it('has no `then`, so that it survives an await', async () => {
+    const { sessions } = manager();
+    const session = sessions.open();
+    expect(await Promise.resolve(session)).toBe(session);
+  });
+
+  describe('.signal', () => {
+    it('is aborted already when it is first read after the abort', async () => {
+      const { clock, sessions } = manager({ timeoutMs: 10 });
+      const session = sessions.open();
+      await clock.advance(10);
+      expect(session.signal.aborted).toBe(true);
+      expect(session.signal.reason).toMatchObject({ code: 'ERR_SESSION_TIMEOUT' });
+    });
+
+    it('is not aborted by a session that ends by itself', async () => {
+      const { sessions } = manager();
+      const session = sessions.open();
+      const { signal } = session;
+      await session.end();
+      expect(signal.aborted).toBe(false);
+    });
+  });
+
+  describe('.mark()', () => {
+    it('notes the time and goes forward only', async () => {
+      const { clock, sessions } = manager();
+      const session = sessions.open();
+      await clock.advance(5);
+      expect(session.mark('callStart')).toBe(true);
+      await clock.advance(5);
+      expect(session.mark('callStart')).toBe(false);
+      expect(session.mark('queued')).toBe(false);
+      expect(session.phases).toEqual({ received: 0, callStart: 5 });
+    });
+
+    it.each(['received', 'completed', 'timeout', 'error', 'nonsense', undefined])(
+      'refuses %s, which is not for callers to mark',
+      (phase) => {
+        const session = manager().sessions.open();
+        expect(() => session.mark(phase as never)).toThrow(/`phase`/);
+      },
+    );
+  });
+
+  describe('.defer()', () => {
+    it('calls clean-ups last first, one after the other, before the caller has the result', async () => {
+      const { sessions } = manager();
+      const log: string[] = [];
+      const cleanup = (name: string) => async (): Promise<void> => {
+        log.push(`${name} begins`);
+        await settle();
+        log.push(`${name} ends`);
+      };
+      await sessions.run(({ session }) => {
+        session.defer(cleanup('first'));
+        session.defer(cleanup('second'));
+        log.push('task');
+      });
+      log.push('result');
+      expect(log).toEqual([
+        'task',
+        'second begins',
+        'second ends',
+        'first begins',
+        'first ends',
+        'result',
+      ]);
+    });
+
+    it('calls them in the context of the session', async () => {
+      const { sessions } = manager();
+      let seen: Session | undefined;
+      const session = sessions.open();
+      session.defer(() => {
+        seen = sessions.current();
+      });
+      await session.end();
+      expect(seen).toBe(session);
+    });
+
+    it('goes on after one that throws, rejects or never ends, and says so', async () => {
+      const { clock, sessions } = manager({ cleanupTimeoutMs: 100, generateId: () => 's' });
+      const events: unknown[] = [];
+      sessions.on('cleanupFailed', (event) => events.push(event));
+      const [thrown, rejected] = [new Error('thrown'), new Error('rejected')];
+      const last = vi.fn<() => void>();
+      const session = sessions.open();
+      session.defer(last);
+      session.defer(() => {
+        throw thrown;
+      });
+      session.defer(() => Promise.reject(rejected));
+      session.defer(never);
+      const ended = session.end();
+      await clock.advance(99);
+      expect(events).toEqual([]);
+      await clock.advance(1);
+      await expect(ended).resolves.toMatchObject({ status: 'completed', cleanupFailures: 3 });
+      expect(last).toHaveBeenCalledTimes(1);
+      expect(events).toEqual([
+        { id: 's', error: undefined, timedOut: true },
+        { id: 's', error: rejected, timedOut: false },
+        { id: 's', error: thrown, timedOut: false },
+      ]);
+      expect(sessions.stats().cleanupFailed).toBe(3);
+      expect(clock.timers).toBe(0);
+    });
+
+    it('ignores what becomes of a clean-up that was left behind', async () => {
+      using uncaught = catchUncaught();
+      const { clock, sessions } = manager({ cleanupTimeoutMs: 100 });
+      const late = Promise.withResolvers<void>();
+      const session = sessions.open();
+      session.defer(() => late.promise);
+      void session.end();
+      await clock.advance(100);
+      late.reject(new Error('late'));
+      await settle();
+      expect(sessions.stats()).toMatchObject({ cleanupFailed: 1, completed: 1, active: 0 });
+      expect(uncaught.rejections).toEqual([]);
+    });
+
+    it('does not change the result of the task', async () => {
+      const { sessions } = manager();
+      const result = sessions.run(({ session }) => {
+        session.defer(() => {
+          throw new Error('no');
+        });
+        return 7;
+      });
+      await expect(result).resolves.toBe(7);
+    });
+
+    it('takes one that a clean-up defers, as the next', async () => {
+      const { sessions } = manager();
+      const log: string[] = [];
+      const session = sessions.open();
+      session.defer(() => log.push('first'));
+      session.defer(() => {
+        log.push('second');
+        session.defer(() => log.push('third'));
+      });
+      await session.end();
+      expect(log).toEqual(['second', 'third', 'first']);
+    });
+
+    it('calls it now where the session has ended, one at a time and for a bounded time', async () => {
+      const { clock, sessions } = manager({ cleanupTimeoutMs: 100 });
+      const session = sessions.open();
+      await session.end();
+      const log: string[] = [];
+      session.defer(() => {
+        log.push('stuck');
+        return never();
+      });
+      expect(log).toEqual(['stuck']);
+      session.defer(() => log.push('next'));
+      await settle();
+      expect(log).toEqual(['stuck']);
+      await clock.advance(100);
+      expect(log).toEqual(['stuck', 'next']);
+      expect(clock.timers).toBe(0);
+      expect(sessions.stats()).toMatchObject({ completed: 1, cleanupFailed: 1 });
+    });
+
+    it('refuses what cannot be called', () => {
+      const session = manager().sessions.open();
+      expect(() => session.defer(1 as never)).toThrow(/`cleanup`/);
+    });
+  });
+
+  describe('.enter()', () => {
+    it('makes it the current session of a callback from elsewhere', async () => {
+      const { sessions } = manager();
+      const session = sessions.open();
+      expect(sessions.current()).toBeUndefined();
+      expect(session.enter(() => sessions.current())).toBe(session);
+      await session.enter(async () => {
+        await settle();
+        expect(sessions.current()).toBe(session);
+      });
+      expect(sessions.current()).toBeUndefined();
+    });
+
+    it('throws what the callback throws', () => {
+      const session = manager().sessions.open();
+      expect(() =>
+        session.enter(() => {
+          throw new Error('no');
+        }),
+      ).toThrow('no');
+      expect(() => session.enter(1 as never)).toThrow(/`fn`/);
+    });
+
+    it('lets a stream that is pulled later by somebody else know its session', async () => {
+      const { sessions } = manager();
+      const session = sessions.open({ requestId: 'r' });
+      const seen: (string | undefined)[] = [];
+      const stream = new ReadableStream({
+        pull: (controller) =>
+          session.enter(async () => {
+            await settle();
+            seen.push(sessions.current()?.requestId);
+            controller.enqueue('x');
+            if (seen.length === 3) controller.close();
+          }),
+      });
+      for await (const chunk of stream) expect(chunk).toBe('x');
+      expect(seen).toEqual(['r', 'r', 'r']);
+    });
+  });
+
+  describe('.metadata', () => {
+    it('is bounded by the options of the manager', () => {
+      const { sessions } = manager({ maxMetadataBytes: 8, maxValueBytes: 4 });
+      const { metadata } = sessions.open();
+      expect(() => metadata.set('k', 'xxxxx')).toThrow(/5 bytes of at most 4/);
+      metadata.set('k', 'xxxx');
+      expect(() => metadata.set('l', 'xxx')).toThrow(/9 bytes of at most 8/);
+      expect(metadata.size).toBe(1);
+    });
+
+    it('of the options is checked before there is a session', async () => {
+      const { sessions } = manager({ maxValueBytes: 4 });
+      const task = vi.fn<() => void>();
+      await expect(sessions.run(task, { metadata: { k: 'xxxxx' } })).rejects.toMatchObject({
+        code: 'ERR_METADATA_TOO_LARGE',
+        key: 'k',
+      });
+      expect(task).not.toHaveBeenCalled();
+      expect(sessions.stats().started).toBe(0);
+    });
+
+    it('takes own keys only, be they as odd as __proto__', () => {
+      const { sessions } = manager();
+      const given = JSON.parse('{"__proto__":"a","constructor":"b"}') as Record<string, string>;
+      const { metadata } = sessions.open({ metadata: given });
+      expect([metadata.get('__proto__'), metadata.get('constructor')]).toEqual(['a', 'b']);
+      expect(metadata.get('toString')).toBeUndefined();
+      expect(metadata.size).toBe(2);
+    });
+
+    it('is gone when the session has ended', async () => {
+      const { sessions } = manager();
+      const session = sessions.open({ metadata: { k: 1 } });
+      session.defer(() => expect(session.metadata.get('k')).toBe(1));
+      await session.end();
+      expect(session.toJSON().cleanupFailures).toBe(0);
+      expect(session.metadata.get('k')).toBeUndefined();
+      expect(() => session.metadata.set('k', 1)).toThrow(
+        expect.objectContaining({ code: 'ERR_CLOSED' }) as Error,
+      );
+      const untouched = sessions.open();
+      await untouched.end();
+      expect(() => untouched.metadata.set('k', 1)).toThrow(/closed/);
+    });
+  });
+
+  describe('.toJSON()', () => {
+    it('shows no metadata but that of logKeys, while it lives and afterwards', async () => {
+      const { sessions } = manager({ logKeys: ['tenant', 'plan', 'tenant'] });
+      const session = sessions.open({ metadata: { tenant: 'a\nb', prompt: 'secret' } });
+      expect(session.toJSON().metadata).toEqual({ tenant: 'a\ufffdb' });
+      session.metadata.set('plan', { name: 'x' });
+      await session.end();
+      expect(session.toJSON().metadata).toEqual({ tenant: 'a\ufffdb', plan: { name: 'x' } });
+      expect(JSON.stringify(sessions.record(session.id))).not.toContain('secret');
+      expect(inspect(session, { depth: 9, showHidden: true })).not.toContain('secret');
+    });
+
+    it('says what failed by name and code, without the message', async () => {
+      const { sessions } = manager();
+      const error = Object.assign(new TypeError('the prompt was: secret'), { code: 'E_MODEL' });
+      const record = await sessions.open().end(error);
+      expect(record).toMatchObject({
+        status: 'failed',
+        error: { name: 'TypeError', code: 'E_MODEL' },
+      });
+      expect(JSON.stringify(record)).not.toContain('secret');
+      expect((await sessions.open().end('text')).error).toEqual({
+        name: 'string',
+        code: undefined,
+      });
+      expect((await sessions.open().end(null)).error).toEqual({ name: 'object', code: undefined });
+    });
+
+    it('is a line of JSON whatever it is made of', async () => {
+      const { sessions } = manager();
+      const session = sessions.open({
+        requestId: '\r\n\u2028\u001b[31m"',
+        model: 'm'.repeat(9999),
+      });
+      const record = await session.end();
+      expect(record.requestId).toBe('\ufffd\ufffd\ufffd\ufffd[31m"');
+      expect(record.model).toHaveLength(256);
+      expect(JSON.parse(JSON.stringify(session))).toEqual(JSON.parse(JSON.stringify(record)));
+    });
+  });
+});

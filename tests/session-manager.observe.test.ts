@@ -1,0 +1,193 @@
+import { AdmissionQueue, compose, Semaphore, SessionManager, type SessionRecord } from 'sluice';
+import { ManualClock, settle } from 'sluice/testing';
+import { describe, expect, it } from 'vitest';
+
+function setUp(): {
+  clock: ManualClock;
+  sessions: SessionManager;
+  queue: AdmissionQueue;
+  semaphore: Semaphore;
+} {
+  const clock = new ManualClock();
+  return {
+    clock,
+    sessions: new SessionManager({ clock }),
+    queue: new AdmissionQueue({ concurrency: 1, maxWaiting: 2, clock }),
+    semaphore: new Semaphore({ capacity: 1, clock }),
+  };
+}
+
+/** A task of `ms` by the clock. */
+function lasting(clock: ManualClock, ms: number): () => Promise<void> {
+  return () =>
+    new Promise((resolve) => {
+      clock.setTimeout(resolve, ms);
+    });
+}
+
+async function recordOf(promise: Promise<{ session: SessionRecord }>): Promise<SessionRecord> {
+  return (await promise).session;
+}
+
+describe('SessionManager', () => {
+  describe('.observe()', () => {
+    it('marks all ten phases of a session that waits in a queue', async () => {
+      const { clock, sessions, queue } = setUp();
+      sessions.observe(queue);
+      const first = sessions.execute(() => queue.run(lasting(clock, 10)));
+      const second = sessions.execute(() => queue.run(lasting(clock, 10)));
+      await clock.advance(20);
+      expect((await first).session.phases).toEqual({
+        received: 0,
+        allocated: 0,
+        callStart: 0,
+        callEnd: 10,
+        released: 10,
+        completed: 10,
+      });
+      expect((await second).session.phases).toEqual({
+        received: 0,
+        queued: 0,
+        dequeued: 10,
+        allocated: 10,
+        callStart: 10,
+        callEnd: 20,
+        released: 20,
+        completed: 20,
+      });
+    });
+
+    it('tells the line from the permits behind it', async () => {
+      const { clock, sessions, queue, semaphore } = setUp();
+      sessions.observe(queue);
+      sessions.observe(semaphore);
+      queue.resize(2);
+      const gate = compose(sessions, queue, semaphore);
+      const records: Promise<SessionRecord>[] = [];
+      const start = (): void => {
+        let id = '';
+        records.push(
+          gate
+            .run(({ session }) => {
+              ({ id } = session);
+              return lasting(clock, 10)();
+            })
+            .then(() => sessions.record(id)!),
+        );
+      };
+      for (let i = 0; i < 3; i++) start();
+      await clock.advance(30);
+      const [, second, third] = await Promise.all(records);
+      expect(second!.phases).toMatchObject({ queued: 0, dequeued: 10, callStart: 10, callEnd: 20 });
+      expect(third!.phases).toEqual({
+        received: 0,
+        queued: 0,
+        dequeued: 10,
+        allocated: 20,
+        callStart: 20,
+        callEnd: 30,
+        released: 30,
+        completed: 30,
+      });
+    });
+
+    it('marks a session that was let in by the release of another, and by nobody else', async () => {
+      const { clock, sessions, semaphore } = setUp();
+      sessions.observe(semaphore);
+      const permit = semaphore.tryAcquire()!;
+      const waiting = sessions.execute(() => semaphore.run(() => {}));
+      // Outside of all sessions, in front of the next session.
+      const outside = semaphore.acquire();
+      const releasing = sessions.execute(async () => {
+        await lasting(clock, 5)();
+        permit.release();
+        await settle();
+      });
+      await clock.advance(5);
+      (await outside).release();
+      expect((await recordOf(waiting)).phases).toMatchObject({ queued: 0, dequeued: 5 });
+      expect((await recordOf(releasing)).phases).toEqual({
+        received: 0,
+        callStart: 0,
+        callEnd: 5,
+        released: 5,
+        completed: 5,
+      });
+    });
+
+    it('shows that a session waits while it does', async () => {
+      const { clock, sessions, queue } = setUp();
+      sessions.observe(queue);
+      const first = queue.run(lasting(clock, 10));
+      const session = sessions.open();
+      const second = session.enter(() => queue.run(lasting(clock, 10)));
+      await clock.advance(5);
+      expect(session.phases).toEqual({ received: 0, queued: 0 });
+      await clock.advance(10);
+      expect(session.phases).toMatchObject({ dequeued: 10, callStart: 10 });
+      await clock.advance(5);
+      await Promise.all([first, second, session.end()]);
+    });
+
+    it('knows of no call where the session was refused, gave up or was shed', async () => {
+      const { clock, sessions, queue } = setUp();
+      sessions.observe(queue);
+      const hold = Promise.withResolvers<void>();
+      const running = queue.run(() => hold.promise);
+      const phases = async (task: () => Promise<unknown>): Promise<unknown> => {
+        let id = '';
+        await sessions
+          .run(({ session }) => {
+            ({ id } = session);
+            return task();
+          })
+          .catch(() => {});
+        return sessions.record(id)!.phases;
+      };
+      const controller = new AbortController();
+      const gone = phases(() => queue.run(() => {}, { signal: controller.signal }));
+      const late = phases(() => queue.run(() => {}, { waitTimeoutMs: 5 }));
+      const refused = phases(() => queue.run(() => {}));
+      await expect(refused).resolves.toEqual({ received: 0, released: 0, error: 0 });
+      controller.abort();
+      await expect(gone).resolves.toEqual({ received: 0, queued: 0, released: 0, error: 0 });
+      await clock.advance(5);
+      await expect(late).resolves.toEqual({ received: 0, queued: 0, released: 5, error: 5 });
+      hold.resolve();
+      await running;
+    });
+
+    it('stops when told to, and unsubscribes from everything', async () => {
+      const { clock, sessions, semaphore } = setUp();
+      const stop = sessions.observe(semaphore);
+      const permit = semaphore.tryAcquire()!;
+      const session = sessions.open();
+      const acquired = session.enter(() => semaphore.acquire());
+      stop();
+      await clock.advance(5);
+      permit.release();
+      (await acquired).release();
+      session.mark('callStart');
+      expect((await session.end()).phases).toEqual({
+        received: 0,
+        queued: 0,
+        callStart: 5,
+        callEnd: 5,
+        released: 5,
+        completed: 5,
+      });
+    });
+
+    it('takes anything with the events, and subscribes to each once', () => {
+      const { sessions } = setUp();
+      const names = { on: [] as string[], off: [] as string[] };
+      const stop = sessions.observe({
+        on: (name) => names.on.push(name),
+        off: (name) => names.off.push(name),
+      });
+      stop();
+      expect(names.off).toEqual(names.on);
+      expect(new Set(names.on).size).toBe(names.on.length);
+    });
+  });
+});
