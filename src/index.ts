@@ -36,3 +36,15 @@ export {
   type ShutdownOptions,
   type ShutdownReport,
 } from './session-manager.ts';
+export {
+  TokenStreamer,
+  type StreamEvent,
+  type StreamOptions,
+  type StreamReport,
+  type StreamStats,
+  type Tokens,
+  type TokenSource,
+  type TokenStream,
+  type TokenStreamerOptions,
+  type TokenStreamerStats,
+} from './token-streamer.ts';

@@ -1,0 +1,19 @@
+import type { StreamEvent } from '../token-streamer.ts';
+
+/** How the events of one stream look on the wire, in one format. */
+export interface Encoder {
+  readonly contentType: string;
+  /** What is sent while there is nothing to send; undefined where the format has nothing for it. */
+  readonly heartbeat: string | undefined;
+  /** Whether an error can be told. Where not, the connection has to be cut to tell. */
+  readonly tellsErrors: boolean;
+  /** Whole records, or nothing. Throws where the value of a token cannot be sent in this format. */
+  encode(event: StreamEvent<unknown>): string;
+}
+
+/** The value of a token as JSON: one line, whatever is in it. */
+export function tokenJson(value: unknown): string {
+  const json = JSON.stringify(value) as string | undefined;
+  if (json !== undefined) return json;
+  throw new TypeError(`Expected a token that JSON can hold, got a value of type ${typeof value}.`);
+}

@@ -1,0 +1,109 @@
+import type { Ending } from '../internal/feed.ts';
+import type { StreamHandle } from '../internal/stream-handle.ts';
+import { tick } from '../internal/tick.ts';
+import type { StreamEvent } from '../token-streamer.ts';
+import type { Encoder } from './encoder.ts';
+
+/** As much as a socket takes at once, more or less. */
+const CHUNK_LENGTH = 16 * 1024;
+
+export interface Refusal {
+  readonly event: StreamEvent<unknown> & { readonly type: 'error' };
+  readonly ending: Ending;
+}
+
+/**
+ * A stream as chunks of one format, for whatever transport: the first token as soon as it is there,
+ * afterwards all that comes within one turn of the event loop together, a heartbeat when nothing
+ * has come for `heartbeatMs`. A chunk is made of whole records and not split or mixed with others.
+ */
+export class Frames {
+  readonly #handle: StreamHandle<StreamEvent<unknown>>;
+  readonly #encoder: Encoder;
+  #verdict = '';
+  #hasToken = false;
+  #over = false;
+  #untold: Ending | undefined;
+
+  constructor(handle: StreamHandle<StreamEvent<unknown>>, encoder: Encoder) {
+    this.#handle = handle;
+    this.#encoder = encoder;
+  }
+
+  /** The end that the format could not tell: the transport has to break off. */
+  get untold(): Ending | undefined {
+    return this.#untold;
+  }
+
+  /**
+   * Starts the stream and waits for what becomes of it: undefined when it waits in line or flows,
+   * so that there is something to answer with.
+   */
+  async refusal(): Promise<Refusal | undefined> {
+    for (;;) {
+      await this.#ready(Infinity);
+      const event = this.#handle.take();
+      if (event?.type === 'error') return { event, ending: this.#handle.ending! };
+      if (event !== undefined) {
+        this.#verdict = this.#encode(event);
+        return undefined;
+      }
+    }
+  }
+
+  /** The next chunk; undefined after the last. One call at a time. */
+  async next(): Promise<string | undefined> {
+    let chunk = this.#verdict;
+    this.#verdict = '';
+    while (chunk === '' && !this.#over) {
+      const { heartbeat } = this.#encoder;
+      const withinMs = heartbeat === undefined ? Infinity : this.#handle.settings.heartbeatMs;
+      if (!(await this.#ready(withinMs))) return heartbeat;
+      // A source that never pauses must not keep the event loop from everything else.
+      if (this.#hasToken) await tick();
+      chunk = this.#collect();
+    }
+    return chunk === '' ? undefined : chunk;
+  }
+
+  #collect(): string {
+    let chunk = '';
+    while (chunk.length < CHUNK_LENGTH) {
+      const event = this.#handle.take();
+      if (event === undefined) break;
+      chunk += this.#encode(event);
+    }
+    return chunk;
+  }
+
+  #encode(event: StreamEvent<unknown>): string {
+    if (event.type === 'token') {
+      this.#hasToken = true;
+    } else if (event.type === 'done' || event.type === 'error') {
+      this.#over = true;
+      if (event.type === 'error' && !this.#encoder.tellsErrors) this.#untold = this.#handle.ending;
+    }
+    try {
+      return this.#encoder.encode(event);
+    } catch (error) {
+      // A token that this format cannot send. The next event tells.
+      this.#handle.end({ outcome: 'failed', error });
+      return '';
+    }
+  }
+
+  /** Resolves to true when there is something to take, to false when there is not within that time. */
+  #ready(withinMs: number): Promise<boolean> {
+    const { deadlines, time } = this.#handle.settings;
+    return new Promise((resolve) => {
+      const deadline =
+        withinMs === Infinity
+          ? undefined
+          : deadlines.add({ due: () => resolve(false) }, time.now() + withinMs);
+      this.#handle.ready(() => {
+        if (deadline !== undefined) deadlines.remove(deadline);
+        resolve(true);
+      });
+    });
+  }
+}

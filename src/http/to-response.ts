@@ -1,0 +1,47 @@
+import { streamHandle } from '../internal/stream-handle.ts';
+import type { TokenStream } from '../token-streamer.ts';
+import { clientGone } from './disconnect.ts';
+import { Frames } from './frames.ts';
+import { readResponseOptions, refusalResponse, type ResponseOptions } from './options.ts';
+
+/**
+ * A stream as a Web `Response`, for Hono, Next, Deno, Bun, and whatever else takes one. Resolves when
+ * the stream waits in line or flows; a stream that was not let in is a response of its own, as
+ * `toHttpError` has it. Cancelling the body ends the stream; give the request's `signal` to
+ * `stream()` so that a client that leaves before there is a body ends it too.
+ *
+ * Rejects only for bad options and for a stream that is being read already.
+ */
+export async function toResponse<T>(
+  stream: TokenStream<T>,
+  options?: ResponseOptions,
+): Promise<Response> {
+  const { encoder, status, headers } = readResponseOptions('toResponse', options);
+  const handle = stream[streamHandle]();
+  const frames = new Frames(handle, encoder);
+  const refusal = await frames.refusal();
+  if (refusal !== undefined) {
+    const { body, ...init } = refusalResponse(refusal);
+    return new Response(JSON.stringify(body), init);
+  }
+  const utf8 = new TextEncoder();
+  let cancelled = false;
+  const body = new ReadableStream<Uint8Array<ArrayBuffer>>(
+    {
+      async pull(controller) {
+        const chunk = await frames.next();
+        // Its controller takes nothing any more then, not even the end.
+        if (cancelled) return;
+        if (chunk !== undefined) controller.enqueue(utf8.encode(chunk));
+        else if (frames.untold === undefined) controller.close();
+        else controller.error(frames.untold.error);
+      },
+      cancel() {
+        cancelled = true;
+        handle.end(clientGone());
+      },
+    },
+    { highWaterMark: 0 },
+  );
+  return new Response(body, { status, headers });
+}

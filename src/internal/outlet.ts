@@ -1,0 +1,287 @@
+import { SluiceError, StreamTimeoutError } from '../errors.ts';
+import type { Deadline } from './deadlines.ts';
+import type { Due, Ending, Feed, FeedFigures, FeedSettings, Sink } from './feed.ts';
+
+/** What a consumer of a stream reads, in this order: positions, `start`, tokens, one of the rest. */
+export type StreamEvent<T> =
+  | {
+      readonly type: 'position';
+      /** 1 is the next to start. */
+      readonly position: number;
+      readonly estimatedWaitMs: number | undefined;
+    }
+  | { readonly type: 'start' }
+  | { readonly type: 'token'; readonly value: T; readonly index: number }
+  | {
+      readonly type: 'error';
+      /** Of an error of this library its own; else `ERR_STREAM_FAILED` or `ERR_STREAM_CANCELLED`. */
+      readonly code: string;
+      readonly message: string;
+      readonly retryAfterMs?: number | undefined;
+    }
+  | { readonly type: 'done'; readonly tokens: number; readonly elapsedMs: number };
+
+/** How a stream went, once all is let go of. */
+export interface StreamReport extends Ending, FeedFigures {
+  /** How many tokens were handed to the consumer. */
+  readonly tokens: number;
+  /** From the first read to the end, the wait at the gate included; 0 where it was never read. */
+  readonly elapsedMs: number;
+}
+
+export interface OutletSettings extends FeedSettings {
+  readonly heartbeatMs: number;
+  readonly stallMs: number;
+  readonly highWaterMark: number;
+  readonly exposeErrors: boolean;
+}
+
+type Waiting<T> = (event: StreamEvent<T> | undefined) => void;
+
+/**
+ * Where one consumer reads what a feed brings: a bounded buffer of tokens in front of which the
+ * latest position and the start, and after which the end, each wait to be told once.
+ *
+ * A consumer that reads nothing for `stallMs` while there is something to read is let go of.
+ */
+export class Outlet<T> implements Sink<T>, Due {
+  readonly settings: OutletSettings;
+  readonly #feed: Feed<T>;
+  readonly #tokens: T[] = [];
+  #moved = false;
+  #position = 0;
+  #startDue = false;
+  /** How it ends, while that is to be told: after the tokens. */
+  #last: Ending | undefined;
+  #ending: Ending | undefined;
+  #elapsedMs = 0;
+  #taken = 0;
+  #tokensOnly = false;
+
+  #waiting: Waiting<T>[] = [];
+  #onReady: (() => void) | undefined;
+  #onStop: (() => void) | undefined;
+  /** Since when something waits to be read; Infinity while nothing does. */
+  #unreadSince = Infinity;
+  #stall: Deadline | undefined;
+
+  #resolveFinished!: (report: StreamReport) => void;
+  readonly finished: Promise<StreamReport> = new Promise((resolve) => {
+    this.#resolveFinished = resolve;
+  });
+
+  constructor(settings: OutletSettings, feed: Feed<T>) {
+    this.settings = settings;
+    this.#feed = feed;
+    feed.attach(this);
+  }
+
+  /** How it ended, as soon as that is certain, be all of it read or not. */
+  get ending(): Ending | undefined {
+    return this.#ending;
+  }
+
+  get taken(): number {
+    return this.#taken;
+  }
+
+  get buffered(): number {
+    return this.#tokens.length;
+  }
+
+  get hasRoom(): boolean {
+    return this.#tokens.length < this.settings.highWaterMark;
+  }
+
+  /** Positions and the start are not told. To be called before the first read. */
+  onlyTokens(): void {
+    this.#tokensOnly = true;
+  }
+
+  /** The next event, if there is one now. */
+  take(): StreamEvent<T> | undefined {
+    const event = this.#shift();
+    if (this.#unreadSince < Infinity) {
+      this.#unreadSince = this.#isEmpty() ? Infinity : this.settings.time.now();
+    }
+    return event;
+  }
+
+  /** The next event; undefined when there is none any more. Starts the stream. */
+  next(): Promise<StreamEvent<T> | undefined> {
+    this.#feed.start(!this.#tokensOnly);
+    if (this.#waiting.length === 0) {
+      const event = this.take();
+      if (event !== undefined || this.#isExhausted()) return Promise.resolve(event);
+    }
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  /** Calls back once `take` has something, or nothing ever again: at once if so now. Starts too. */
+  ready(callback: () => void): void {
+    this.#feed.start(!this.#tokensOnly);
+    if (this.#isEmpty() && !this.#isExhausted()) this.#onReady = callback;
+    else callback();
+  }
+
+  /** Calls back when it is ended from outside, so that what is being sent need not be waited for. */
+  onStop(callback: (() => void) | undefined): void {
+    this.#onStop = callback;
+  }
+
+  /** Ends it for this consumer, who is told so if it reads on. False where it had ended. */
+  end(ending: Ending): boolean {
+    if (this.#ending !== undefined) return false;
+    this.stopped(ending);
+    this.#feed.detach(this, ending);
+    return true;
+  }
+
+  /** The consumer walks away: as `end`, but there is nobody to be told. */
+  leave(ending: Ending): void {
+    this.end(ending);
+    this.#last = undefined;
+    this.#tokens.length = 0;
+    this.#wake();
+  }
+
+  moved(): void {
+    if (this.#tokensOnly) return;
+    this.#moved = true;
+    this.#wake();
+  }
+
+  admitted(): void {
+    this.#moved = false;
+    if (this.#tokensOnly) return;
+    this.#startDue = true;
+    this.#wake();
+  }
+
+  token(value: T): void {
+    this.#tokens.push(value);
+    this.#wake();
+  }
+
+  ended(ending: Ending): void {
+    this.#last = ending;
+    this.#wake();
+  }
+
+  stopped(ending: Ending): void {
+    this.#moved = false;
+    this.#startDue = false;
+    this.#tokens.length = 0;
+    this.#last = ending;
+    this.#conclude(ending);
+    this.#wake();
+    this.#onStop?.();
+  }
+
+  due(now: number): void {
+    const { stallMs, deadlines } = this.settings;
+    this.#stall = undefined;
+    if (this.#unreadSince === Infinity) return;
+    const at = this.#unreadSince + stallMs;
+    if (at > now) this.#stall = deadlines.add(this, at);
+    else this.end({ outcome: 'timeout', error: new StreamTimeoutError('stall', stallMs) });
+  }
+
+  /** Hands on what there is to whoever waits for it, and minds what nobody waits for. */
+  #wake(): void {
+    const ready = this.#onReady;
+    this.#onReady = undefined;
+    ready?.();
+    while (this.#waiting.length > 0) {
+      const event = this.#shift();
+      if (event === undefined && !this.#isExhausted()) return;
+      this.#waiting.shift()!(event);
+    }
+    if (this.#unreadSince < Infinity || this.#isEmpty() || this.#ending !== undefined) return;
+    const { time, stallMs, deadlines } = this.settings;
+    this.#unreadSince = time.now();
+    if (stallMs < Infinity) this.#stall ??= deadlines.add(this, this.#unreadSince + stallMs);
+  }
+
+  #isEmpty(): boolean {
+    return this.#tokens.length === 0 && this.#last === undefined && !this.#startDue && !this.#moved;
+  }
+
+  #isExhausted(): boolean {
+    return this.#ending !== undefined && this.#last === undefined;
+  }
+
+  #shift(): StreamEvent<T> | undefined {
+    if (this.#moved) {
+      this.#moved = false;
+      const place = this.#feed.takePlace();
+      if (place !== undefined && place.position !== this.#position) {
+        this.#position = place.position;
+        return { type: 'position', ...place };
+      }
+    }
+    if (this.#startDue) {
+      this.#startDue = false;
+      return { type: 'start' };
+    }
+    if (this.#tokens.length > 0) {
+      const value = this.#tokens.shift()!;
+      this.#feed.pulled();
+      return { type: 'token', value, index: this.#taken++ };
+    }
+    if (this.#last === undefined) return undefined;
+    const ending = this.#last;
+    this.#last = undefined;
+    if (this.#ending === undefined) {
+      this.#feed.detach(this, ending);
+      this.#conclude(ending);
+    }
+    return ending.outcome === 'completed'
+      ? { type: 'done', tokens: this.#taken, elapsedMs: this.#elapsedMs }
+      : errorEvent(ending, this.settings.exposeErrors);
+  }
+
+  #conclude(ending: Ending): void {
+    const { deadlines, time } = this.settings;
+    const { startedAt } = this.#feed;
+    this.#ending = ending;
+    this.#elapsedMs = startedAt === undefined ? 0 : time.now() - startedAt;
+    this.#unreadSince = Infinity;
+    if (this.#stall !== undefined) deadlines.remove(this.#stall);
+    this.#stall = undefined;
+    void this.#report(ending);
+  }
+
+  async #report(ending: Ending): Promise<void> {
+    // The feed may be about to learn of it.
+    await Promise.resolve();
+    if (this.#feed.isOver) await this.#feed.gone;
+    this.#resolveFinished({
+      ...ending,
+      ...this.#feed.figures,
+      tokens: this.#taken,
+      elapsedMs: this.#elapsedMs,
+    });
+  }
+}
+
+function errorEvent<T>(ending: Ending, exposeErrors: boolean): StreamEvent<T> {
+  const { error, outcome } = ending;
+  if (error instanceof SluiceError) {
+    const { code, message, retryAfterMs } = error as SluiceError & { retryAfterMs?: number };
+    const event = { type: 'error', code, message } as const;
+    return retryAfterMs === undefined ? event : { ...event, retryAfterMs };
+  }
+  const event =
+    outcome === 'failed'
+      ? { code: 'ERR_STREAM_FAILED', message: 'The stream failed.' }
+      : outcome === 'timeout'
+        ? { code: 'ERR_STREAM_TIMEOUT', message: 'The stream was ended: it took too long.' }
+        : { code: 'ERR_STREAM_CANCELLED', message: 'The stream was cancelled.' };
+  if (exposeErrors && error instanceof Error) {
+    const { code } = error as { code?: unknown };
+    event.message = error.message;
+    if (typeof code === 'string') event.code = code;
+  }
+  return { type: 'error', ...event };
+}

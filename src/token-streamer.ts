@@ -1,0 +1,355 @@
+import type { Clock } from './clock.ts';
+import type { Gate, TaskContext } from './gate.ts';
+import { AbortWatch } from './internal/abort.ts';
+import {
+  abortSignal,
+  msOrInfinity,
+  positiveInteger,
+  positiveMs,
+  readOptions,
+} from './internal/assert.ts';
+import { Deadlines } from './internal/deadlines.ts';
+import { type AnyGate, type Due, type Ending, Feed } from './internal/feed.ts';
+import { optionNames } from './internal/options.ts';
+import {
+  Outlet,
+  type OutletSettings,
+  type StreamEvent,
+  type StreamReport,
+} from './internal/outlet.ts';
+import type { TokenSource } from './internal/source.ts';
+import { type StreamHandle, streamHandle } from './internal/stream-handle.ts';
+import { type Summary, Tally } from './internal/tally.ts';
+import { Time } from './internal/time.ts';
+
+export type { StreamEvent, StreamReport } from './internal/outlet.ts';
+export type { Tokens, TokenSource } from './internal/source.ts';
+export type { Summary } from './internal/tally.ts';
+
+export interface TokenStreamerOptions {
+  /** How long a response stays silent before a sign of life is sent on it, in ms. Default 15 000. */
+  readonly heartbeatMs?: number | undefined;
+  /** The longest from the start of the source to its first token, in ms. Default Infinity. */
+  readonly firstTokenTimeoutMs?: number | undefined;
+  /** The longest between two tokens, in ms. An empty string is not a token here. Default Infinity. */
+  readonly idleTimeoutMs?: number | undefined;
+  /** The longest from the start of the source to its end, in ms. Default Infinity. */
+  readonly timeoutMs?: number | undefined;
+  /** How long a consumer may leave unread what there is to read, in ms. Default 120 000. */
+  readonly stallMs?: number | undefined;
+  /** How long a source may take to let go before the gate's place is given back, in ms. Default 1000. */
+  readonly teardownGraceMs?: number | undefined;
+  /** How many tokens are read ahead of the consumer at most: a positive integer. Default 16. */
+  readonly highWaterMark?: number | undefined;
+  /** Whether consumers are told the message of an error that is not of this library. Default false. */
+  readonly exposeErrors?: boolean | undefined;
+  readonly clock?: Clock | undefined;
+}
+
+/** The options of one stream: its own and those of its gate. */
+export type StreamOptions<Context extends TaskContext, Options extends object> = {
+  /** What admits the stream. The place is held from the first read to the end of the source. */
+  readonly gate: Gate<Context, Options>;
+  /** Ends the stream, whether it waits or flows. */
+  readonly signal?: AbortSignal | undefined;
+} & NoInfer<Options>;
+
+export interface StreamStats {
+  /** Tokens handed to the consumer, and tokens read ahead of it. */
+  readonly tokens: number;
+  readonly buffered: number;
+  readonly waitedMs: number | undefined;
+  readonly timeToFirstTokenMs: number | undefined;
+  /** The times between tokens, in ms, without those in which the source was not asked for any. */
+  readonly gapMs: Summary;
+}
+
+export interface TokenStreamerStats {
+  /** Streams that have not ended, those that were never read included. */
+  readonly active: number;
+  /** How many ended in each way since construction. */
+  readonly completed: number;
+  readonly failed: number;
+  readonly cancelled: number;
+  readonly disconnected: number;
+  readonly timeout: number;
+  /** Ended streams whose source had not let go within `teardownGraceMs`. */
+  readonly abandoned: number;
+  /** Tokens handed to consumers by streams that have ended. */
+  readonly tokens: number;
+  readonly waitMs: Summary;
+  readonly timeToFirstTokenMs: Summary;
+}
+
+/**
+ * One answer on its way: an async iterable of its events, for one reader.
+ *
+ * Nothing happens before the first read: not even the gate is entered. Who makes a stream reads it
+ * or cancels it.
+ */
+export interface TokenStream<T> extends AsyncIterable<StreamEvent<T>> {
+  /** @internal */
+  readonly [streamHandle]: () => StreamHandle<StreamEvent<T>>;
+  /** The events, the last of which is `done` or `error`. Leaving the loop ends the stream. */
+  [Symbol.asyncIterator](): AsyncIterableIterator<StreamEvent<T>>;
+  /** The values of the tokens alone; throws what the stream failed with. */
+  tokens(): AsyncIterableIterator<T>;
+  /** Ends it now: what was not read is lost. False where it had ended. */
+  cancel(reason?: unknown): boolean;
+  /** Resolves when the stream has ended and has let go of source and gate. Never rejects. */
+  readonly finished: Promise<StreamReport>;
+  stats(): StreamStats;
+}
+
+const OPTIONS = new Set([
+  'heartbeatMs',
+  'firstTokenTimeoutMs',
+  'idleTimeoutMs',
+  'timeoutMs',
+  'stallMs',
+  'teardownGraceMs',
+  'highWaterMark',
+  'exposeErrors',
+  'clock',
+]);
+const OWN_STREAM_OPTIONS = ['gate', 'signal'];
+
+/**
+ * Makes streams of tokens out of whatever gives tokens, and lets go of everything however they end.
+ *
+ * With a `gate` a stream holds its place from its first read to the end of its source: it tells its
+ * position while it waits, and gives the place back at the end, at an error, when it is cancelled,
+ * when its client is gone or reads nothing for `stallMs`. A source that is a function is called when
+ * the gate lets it through, with the gate's context and a `signal` of its own: pass that on to
+ * whatever makes the tokens. A source that does not react to its signal nor to `return()` loses its
+ * place all the same, `teardownGraceMs` later.
+ *
+ * An end from outside (cancel, signal, time limit) is told at once and what was not read is lost;
+ * what the source fails with is told after its tokens.
+ *
+ * @example
+ * ```ts
+ * const streamer = new TokenStreamer({ firstTokenTimeoutMs: 30_000 });
+ * const stream = streamer.stream(({ signal }) => answer(question, { signal }), { gate: queue });
+ * for await (const event of stream) show(event);
+ * ```
+ *
+ * T1  Every token of the source is told once, in order, to a consumer that reads to the end.
+ * T2  At most `highWaterMark` tokens are read ahead of the consumer.
+ * T3  The last event is `done` or `error`, there is exactly one of these, and none follows it.
+ * T4  However a stream ends, its source's signal is aborted unless the source completed, `return()`
+ *     is called once unless the source ended or failed by itself, and the gate's place is given back
+ *     within `teardownGraceMs`, even if the source never answers.
+ * T5  `finished` never rejects.
+ * T6  The source is called, read and closed in the async context of the caller of `stream()`.
+ */
+export class TokenStreamer {
+  readonly #settings: OutletSettings;
+  #active = 0;
+  #abandoned = 0;
+  #tokens = 0;
+  readonly #outcomes = { completed: 0, failed: 0, cancelled: 0, disconnected: 0, timeout: 0 };
+  readonly #waitMs = new Tally();
+  readonly #timeToFirstTokenMs = new Tally();
+
+  /** Throws a `TypeError` or a `RangeError` that names a bad option. */
+  constructor(options?: TokenStreamerOptions) {
+    const given = readOptions('TokenStreamer', options, OPTIONS);
+    const time = new Time(given.clock);
+    this.#settings = {
+      heartbeatMs: timeLimit('heartbeatMs', given.heartbeatMs ?? 15_000),
+      firstTokenTimeoutMs: timeLimit('firstTokenTimeoutMs', given.firstTokenTimeoutMs ?? Infinity),
+      idleTimeoutMs: timeLimit('idleTimeoutMs', given.idleTimeoutMs ?? Infinity),
+      timeoutMs: timeLimit('timeoutMs', given.timeoutMs ?? Infinity),
+      stallMs: timeLimit('stallMs', given.stallMs ?? 120_000),
+      teardownGraceMs: msOrInfinity('teardownGraceMs', given.teardownGraceMs ?? 1000),
+      highWaterMark: positiveInteger('highWaterMark', given.highWaterMark ?? 16),
+      exposeErrors: flag('exposeErrors', given.exposeErrors ?? false),
+      time,
+      deadlines: new Deadlines<Due>(time, (due, now) => {
+        for (const subject of due) subject.due(now);
+      }),
+      signals: new AbortWatch((subjects, reason) => {
+        for (const subject of subjects) subject.aborted(reason);
+      }),
+    };
+  }
+
+  /**
+   * A stream of what `source` gives, to be read once. Throws a `TypeError` for what cannot be a
+   * source, for an unknown option and for a gate without `run`; everything else that goes wrong is
+   * an `error` event of the stream.
+   */
+  stream<T, Context extends TaskContext, Options extends object>(
+    source: TokenSource<T, NoInfer<Context>>,
+    options: StreamOptions<Context, Options>,
+  ): TokenStream<T>;
+  stream<T>(
+    source: TokenSource<T, TaskContext>,
+    options?: { readonly gate?: undefined; readonly signal?: AbortSignal | undefined },
+  ): TokenStream<T>;
+  stream<T>(source: TokenSource<T, never>, options?: object): TokenStream<T> {
+    const { gate, signal, ...gateOptions } = readStreamOptions(options);
+    const feed = new Feed<T>(
+      this.#settings,
+      source as TokenSource<T, object>,
+      gate,
+      gateOptions,
+      signal,
+    );
+    const outlet = new Outlet(this.#settings, feed);
+    this.#active++;
+    void outlet.finished.then((report) => this.#count(report));
+    return new Stream(outlet, feed);
+  }
+
+  /** Counters since construction and gauges now, as a plain object. O(1). */
+  stats(): TokenStreamerStats {
+    return {
+      active: this.#active,
+      ...this.#outcomes,
+      abandoned: this.#abandoned,
+      tokens: this.#tokens,
+      waitMs: this.#waitMs.summary(),
+      timeToFirstTokenMs: this.#timeToFirstTokenMs.summary(),
+    };
+  }
+
+  #count(report: StreamReport): void {
+    this.#active--;
+    this.#outcomes[report.outcome]++;
+    if (report.abandoned) this.#abandoned++;
+    this.#tokens += report.tokens;
+    if (report.waitedMs !== undefined) this.#waitMs.add(report.waitedMs);
+    if (report.timeToFirstTokenMs !== undefined) {
+      this.#timeToFirstTokenMs.add(report.timeToFirstTokenMs);
+    }
+  }
+}
+
+class Stream<T> implements TokenStream<T> {
+  readonly #outlet: Outlet<T>;
+  readonly #feed: Feed<T>;
+  #claimed = false;
+
+  constructor(outlet: Outlet<T>, feed: Feed<T>) {
+    this.#outlet = outlet;
+    this.#feed = feed;
+  }
+
+  get finished(): Promise<StreamReport> {
+    return this.#outlet.finished;
+  }
+
+  /** @internal */
+  [streamHandle](): StreamHandle<StreamEvent<T>> {
+    this.#claim();
+    return this.#outlet;
+  }
+
+  [Symbol.asyncIterator](): AsyncIterableIterator<StreamEvent<T>> {
+    this.#claim();
+    return new Reader(this.#outlet, (event) => ({ done: false, value: event }));
+  }
+
+  tokens(): AsyncIterableIterator<T> {
+    this.#claim();
+    const outlet = this.#outlet;
+    outlet.onlyTokens();
+    return new Reader<T, T>(outlet, (event) => {
+      if (event.type === 'token') return { done: false, value: event.value };
+      if (event.type === 'error') throw outlet.ending!.error;
+      return { done: true, value: undefined };
+    });
+  }
+
+  cancel(reason: unknown = new DOMException('The stream was cancelled.', 'AbortError')): boolean {
+    return this.#outlet.end({ outcome: 'cancelled', error: reason });
+  }
+
+  stats(): StreamStats {
+    const { waitedMs, timeToFirstTokenMs, gapMs } = this.#feed.figures;
+    const { taken, buffered } = this.#outlet;
+    return { tokens: taken, buffered, waitedMs, timeToFirstTokenMs, gapMs };
+  }
+
+  #claim(): void {
+    if (this.#claimed) throw new TypeError('The stream is being read already: it has one reader.');
+    this.#claimed = true;
+  }
+}
+
+/**
+ * Written by hand since a generator would keep `return()` waiting behind a `next()` that the source
+ * does not answer. Several `next()` at once are answered in their order.
+ */
+class Reader<T, V> implements AsyncIterableIterator<V> {
+  readonly #outlet: Outlet<T>;
+  readonly #convert: (event: StreamEvent<T>) => IteratorResult<V>;
+
+  constructor(outlet: Outlet<T>, convert: (event: StreamEvent<T>) => IteratorResult<V>) {
+    this.#outlet = outlet;
+    this.#convert = convert;
+  }
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  async next(): Promise<IteratorResult<V>> {
+    const event = await this.#outlet.next();
+    return event === undefined ? { done: true, value: undefined } : this.#convert(event);
+  }
+
+  /** Ends the stream and resolves when it has let go, at most `teardownGraceMs` later. */
+  async return(value?: unknown): Promise<IteratorResult<V>> {
+    this.#outlet.leave(left());
+    await this.#outlet.finished;
+    return { done: true, value };
+  }
+
+  /** As `return`, but rejects with `error`. */
+  async throw(error?: unknown): Promise<IteratorResult<V>> {
+    await this.return();
+    throw error;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.return();
+  }
+}
+
+function left(): Ending {
+  return {
+    outcome: 'cancelled',
+    error: new DOMException('The stream is no longer read.', 'AbortError'),
+  };
+}
+
+interface ReadStreamOptions extends Readonly<Record<string, unknown>> {
+  readonly gate?: AnyGate;
+  readonly signal?: AbortSignal;
+}
+
+function readStreamOptions(options: object | undefined): ReadStreamOptions {
+  const given: ReadStreamOptions = readOptions('stream', options, undefined) as ReadStreamOptions;
+  const { gate, signal } = given;
+  if (gate !== undefined && typeof gate?.run !== 'function') {
+    throw new TypeError('Expected `gate` to have a method `run`.');
+  }
+  if (signal !== undefined) abortSignal('signal', signal);
+  // A gate that is not of ours may understand anything.
+  if (gate !== undefined && gate[optionNames] === undefined) return given;
+  const known = new Set([...OWN_STREAM_OPTIONS, ...(gate?.[optionNames] ?? [])]);
+  return readOptions('stream', given, known);
+}
+
+/** Infinity is no limit. */
+function timeLimit(name: string, value: unknown): number {
+  return value === Infinity ? value : positiveMs(name, value);
+}
+
+function flag(name: string, value: unknown): boolean {
+  if (typeof value === 'boolean') return value;
+  throw new TypeError(`Expected \`${name}\` to be true or false.`);
+}

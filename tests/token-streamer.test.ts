@@ -1,0 +1,844 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { Readable } from 'node:stream';
+
+import { describe, expect, it, vi } from 'vitest';
+
+import { AdmissionQueue } from '../src/admission-queue.ts';
+import { StreamTimeoutError } from '../src/errors.ts';
+import { compose, type Gate, type TaskContext } from '../src/gate.ts';
+import { Semaphore } from '../src/semaphore.ts';
+import { ManualClock, settle } from '../src/testing.ts';
+import { type StreamEvent, type TokenStream, TokenStreamer } from '../src/token-streamer.ts';
+import { catchUncaught } from './support/uncaught.ts';
+
+/** A source that a test plays: it records what is done to it and answers when told. */
+class Played<T> implements AsyncIterable<T>, AsyncIterator<T> {
+  readonly calls: string[] = [];
+  signal: AbortSignal | undefined;
+  #answers: { resolve: (result: IteratorResult<T>) => void; reject: (error: unknown) => void }[] =
+    [];
+
+  /** As a source function. */
+  readonly open = ({ signal }: TaskContext): this => {
+    this.calls.push('open');
+    this.signal = signal;
+    signal.addEventListener('abort', () => this.calls.push('abort'));
+    return this;
+  };
+
+  [Symbol.asyncIterator](): this {
+    return this;
+  }
+
+  next(): Promise<IteratorResult<T>> {
+    this.calls.push('next');
+    return new Promise((resolve, reject) => this.#answers.push({ resolve, reject }));
+  }
+
+  return(): Promise<IteratorResult<T>> {
+    this.calls.push('return');
+    return Promise.resolve({ done: true, value: undefined });
+  }
+
+  get asked(): number {
+    return this.#answers.length;
+  }
+
+  async give(value: T): Promise<void> {
+    this.#answers.shift()!.resolve({ done: false, value });
+    await settle();
+  }
+
+  async end(): Promise<void> {
+    this.#answers.shift()!.resolve({ done: true, value: undefined });
+    await settle();
+  }
+
+  async fail(error: unknown): Promise<void> {
+    this.#answers.shift()!.reject(error);
+    await settle();
+  }
+}
+
+/** A source whose `next()` never settles, and with it, as in a generator, its `return()`. */
+class Stuck extends Played<string> {
+  override return(): Promise<IteratorResult<string>> {
+    this.calls.push('return');
+    return new Promise(() => {});
+  }
+}
+
+async function collect<V>(values: AsyncIterable<V>): Promise<V[]> {
+  const all: V[] = [];
+  for await (const value of values) all.push(value);
+  return all;
+}
+
+function types(events: readonly StreamEvent<unknown>[]): string[] {
+  return events.map((event) => event.type);
+}
+
+describe('TokenStreamer', () => {
+  describe('letting go of a source that is stuck', () => {
+    const ends: Record<string, (stream: TokenStream<string>, context: Ends) => unknown> = {
+      'cancel()': (stream) => stream.cancel(new Error('stop')),
+      'the caller’s signal': (_, { controller }) => controller.abort(new Error('stop')),
+      'the gate’s own signal': (_, { clock }) => clock.advance(60_000),
+      'leaving the loop': (_, { iterator }) => void iterator.return!(),
+      'throw() of the iterator': (_, { iterator }) =>
+        void iterator.throw!(new Error('stop')).catch(() => {}),
+    };
+    interface Ends {
+      controller: AbortController;
+      clock: ManualClock;
+      iterator: AsyncIterator<StreamEvent<string>>;
+    }
+
+    it.each(Object.keys(ends))('aborts, returns once and frees the place: %s', async (way) => {
+      const clock = new ManualClock();
+      const gate = new Semaphore({ capacity: 1, clock });
+      const controller = new AbortController();
+      const source = new Stuck();
+      const stream = new TokenStreamer({ clock, teardownGraceMs: 1000 }).stream(source.open, {
+        gate,
+        signal: controller.signal,
+        runTimeoutMs: 60_000,
+      });
+      const iterator = stream[Symbol.asyncIterator]();
+      await iterator.next();
+      const pending = iterator.next();
+      await settle();
+      expect(source.calls).toEqual(['open', 'next']);
+
+      await ends[way]!(stream, { controller, clock, iterator });
+      await settle();
+      // The source is told at once and the reader answered, though the source is not.
+      expect(source.calls).toEqual(['open', 'next', 'abort', 'return']);
+      expect((await pending).value?.type ?? 'nothing').toMatch(/error|nothing/u);
+      expect(gate.active).toBe(1);
+
+      await clock.advance(999);
+      expect(gate.active).toBe(1);
+      await clock.advance(1);
+      expect(gate.active).toBe(0);
+      const report = await stream.finished;
+      expect(report.abandoned).toBe(true);
+      expect(source.calls).toEqual(['open', 'next', 'abort', 'return']);
+      expect(clock.timers).toBe(0);
+      expect((await iterator.next()).done).toBe(true);
+    });
+
+    it('frees the place as soon as a source that minds its signal has let go', async () => {
+      const clock = new ManualClock();
+      const gate = new Semaphore({ capacity: 1, clock });
+      const cleanup: string[] = [];
+      const stream = new TokenStreamer({ clock }).stream(
+        async function* ({ signal }) {
+          try {
+            yield 'a';
+            await new Promise((_, reject) => {
+              signal.addEventListener('abort', () => reject(signal.reason as Error));
+            });
+          } finally {
+            await settle();
+            cleanup.push(`active ${gate.active}`);
+          }
+        },
+        { gate },
+      );
+      const iterator = stream[Symbol.asyncIterator]();
+      await iterator.next();
+      await iterator.next();
+      const returned = iterator.return!();
+      expect(gate.active).toBe(1);
+      await returned;
+      expect(cleanup).toEqual(['active 1']);
+      expect(gate.active).toBe(0);
+      expect(clock.timers).toBe(0);
+      expect(await stream.finished).toMatchObject({ outcome: 'cancelled', abandoned: false });
+    });
+
+    it('does not open the source for one that left while the gate let it through (T-26)', async () => {
+      const source = new Played<string>();
+      const late: (() => unknown)[] = [];
+      const gate: Gate = {
+        run: (task) =>
+          new Promise((resolve) => {
+            late.push(() => resolve(task({ signal: new AbortController().signal })));
+          }),
+      };
+      const clock = new ManualClock();
+      const stream = new TokenStreamer({ clock }).stream(source.open, { gate });
+      const next = stream[Symbol.asyncIterator]().next();
+      stream.cancel();
+      late[0]!();
+      await settle();
+      expect(source.calls).toEqual([]);
+      expect(await next).toMatchObject({ value: { type: 'error', code: 'ERR_STREAM_CANCELLED' } });
+      expect(await stream.finished).toMatchObject({ outcome: 'cancelled', abandoned: false });
+    });
+
+    it('does not wait for ever for a gate that keeps it waiting all the same', async () => {
+      const clock = new ManualClock();
+      const gate: Gate = { run: () => new Promise(() => {}) };
+      const stream = new TokenStreamer({ clock }).stream(['a'], { gate });
+      void stream[Symbol.asyncIterator]().next();
+      stream.cancel();
+      await clock.advance(1000);
+      expect(await stream.finished).toMatchObject({ outcome: 'cancelled', abandoned: false });
+      expect(clock.timers).toBe(0);
+    });
+
+    it('closes a source that arrives when the stream is over, without reading it', async () => {
+      const source = new Played<string>();
+      let arrive!: (source: Played<string>) => void;
+      const clock = new ManualClock();
+      const stream = new TokenStreamer({ clock }).stream(
+        () => new Promise<Played<string>>((resolve) => (arrive = resolve)),
+      );
+      const iterator = stream[Symbol.asyncIterator]();
+      await iterator.next();
+      stream.cancel();
+      await clock.advance(5000);
+      expect((await stream.finished).abandoned).toBe(true);
+      arrive(source);
+      await settle();
+      expect(source.calls).toEqual(['return']);
+    });
+
+    it('calls return() of what was given directly, though it was never read', async () => {
+      const source = new Played<string>();
+      const cancelled: unknown[] = [];
+      const readable = new ReadableStream<string>({ cancel: (why) => void cancelled.push(why) });
+      const streamer = new TokenStreamer({ clock: new ManualClock() });
+      streamer.stream(source).cancel();
+      streamer.stream(readable).cancel('enough');
+      streamer.stream(source.open).cancel();
+      streamer.stream(Promise.reject(new Error('too late'))).cancel();
+      await settle();
+      expect(source.calls).toEqual(['return']);
+      expect(cancelled).toEqual(['enough']);
+      expect(streamer.stats()).toMatchObject({ active: 0, cancelled: 4 });
+    });
+
+    it('cancels a ReadableStream that does not answer', async () => {
+      const cancelled: unknown[] = [];
+      const readable = new ReadableStream<string>({
+        pull: () => new Promise(() => {}),
+        cancel: (reason) => void cancelled.push(reason),
+      });
+      const stream = new TokenStreamer({ clock: new ManualClock() }).stream(() => readable);
+      const iterator = stream[Symbol.asyncIterator]();
+      await iterator.next();
+      void iterator.next();
+      await settle();
+      stream.cancel('enough');
+      expect(await stream.finished).toMatchObject({ abandoned: false });
+      expect(cancelled).toEqual(['enough']);
+    });
+
+    it('destroys a Node stream that does not answer', async () => {
+      const readable = new Readable({ objectMode: true, read() {} });
+      const stream = new TokenStreamer({ clock: new ManualClock() }).stream<string>(() => readable);
+      const iterator = stream[Symbol.asyncIterator]();
+      await iterator.next();
+      void iterator.next();
+      await settle();
+      stream.cancel();
+      expect(await stream.finished).toMatchObject({ abandoned: false });
+      expect(readable.destroyed).toBe(true);
+    });
+
+    it('never returns a source that ended or failed by itself', async () => {
+      for (const how of ['end', 'fail'] as const) {
+        const source = new Played<string>();
+        const stream = new TokenStreamer({ clock: new ManualClock() }).stream(source.open);
+        const reading = collect(stream);
+        await settle();
+        await source[how](new Error('broken'));
+        await reading;
+        stream.cancel();
+        await stream.finished;
+        expect(source.calls).toEqual(how === 'end' ? ['open', 'next'] : ['open', 'next', 'abort']);
+      }
+    });
+
+    it('bears with a return() that throws, rejects or is not done, and reports it (T-21)', async () => {
+      const broken = new Error('broken');
+      const returns: (() => unknown)[] = [
+        () => {
+          throw broken;
+        },
+        () => Promise.reject(broken),
+        () => Promise.resolve({ done: false, value: 'x' }),
+        () => undefined,
+      ];
+      const seen: unknown[] = [];
+      using uncaught = catchUncaught();
+      for (const how of returns) {
+        const source = new Played<string>();
+        source.return = how as () => Promise<IteratorResult<string>>;
+        const stream = new TokenStreamer({ clock: new ManualClock() }).stream(source.open);
+        const iterator = stream[Symbol.asyncIterator]();
+        await iterator.next();
+        void iterator.next();
+        await settle();
+        await iterator.return!();
+        const { teardownError, abandoned, outcome } = await stream.finished;
+        seen.push([teardownError, abandoned, outcome]);
+        // Its answer comes when nobody asks any more.
+        await source.fail(broken);
+      }
+      expect(seen).toEqual([
+        [broken, false, 'cancelled'],
+        [broken, false, 'cancelled'],
+        [undefined, false, 'cancelled'],
+        [undefined, false, 'cancelled'],
+      ]);
+      expect(uncaught.rejections).toEqual([]);
+    });
+  });
+
+  describe('.stream()', () => {
+    it('refuses what cannot be a source, and unknown or bad options, at once', () => {
+      const streamer = new TokenStreamer();
+      for (const bad of ['text', 1, null, undefined, {}, true]) {
+        expect(() => streamer.stream(bad as never)).toThrow(/`source`/u);
+      }
+      expect(() => streamer.stream([], { gate: {} as never })).toThrow(/`gate`/u);
+      expect(() => streamer.stream([], { signal: {} as never })).toThrow(/`signal`/u);
+      expect(() => streamer.stream([], { priority: 1 } as never)).toThrow(/"priority"/u);
+      const gate = new Semaphore(1);
+      expect(() => streamer.stream([], { gate, priority: 1 } as never)).toThrow(/"priority"/u);
+      expect(streamer.stats().active).toBe(0);
+    });
+
+    it('does nothing before the first read', async () => {
+      const source = new Played<string>();
+      const gate = new Semaphore(1);
+      new TokenStreamer({ clock: new ManualClock() }).stream(source.open, { gate });
+      await settle();
+      expect(source.calls).toEqual([]);
+      expect(gate.active).toBe(0);
+    });
+
+    it('reads every kind of source', async () => {
+      const streamer = new TokenStreamer({ clock: new ManualClock() });
+      const list = ['a', 'b'];
+      const generate = function* (): Generator<string> {
+        yield* list;
+      };
+      const generateLater = async function* (): AsyncGenerator<string> {
+        yield* list;
+      };
+      const sources = [
+        list,
+        new Set(list),
+        generate(),
+        list.map((value) => Promise.resolve(value)),
+        generateLater(),
+        new ReadableStream<string>({
+          start(controller) {
+            for (const value of list) controller.enqueue(value);
+            controller.close();
+          },
+        }),
+        Readable.from(list),
+        Promise.resolve(list),
+        Promise.resolve(generateLater()),
+        () => list,
+        async () => generateLater(),
+        generateLater,
+      ];
+      for (const source of sources) {
+        expect(await collect(streamer.stream<string>(source).tokens())).toEqual(list);
+      }
+      expect(streamer.stats()).toMatchObject({ active: 0, completed: sources.length, tokens: 24 });
+    });
+
+    it('closes a sync iterator whose promised token rejects, once (T-22)', async () => {
+      const closed: string[] = [];
+      const iterator: Iterable<Promise<string>> = {
+        [Symbol.iterator]: () => ({
+          next: () => ({ done: false, value: Promise.reject(new Error('broken')) }),
+          return: () => {
+            closed.push('return');
+            return { done: true, value: undefined };
+          },
+        }),
+      };
+      const stream = new TokenStreamer({ clock: new ManualClock() }).stream(iterator);
+      await expect(collect(stream.tokens())).rejects.toThrow('broken');
+      await stream.finished;
+      expect(closed).toEqual(['return']);
+    });
+
+    it('fails when the function returns what is no source', async () => {
+      const stream = new TokenStreamer({ clock: new ManualClock() }).stream(() => 'text' as never);
+      await expect(collect(stream.tokens())).rejects.toThrow(/`source`/u);
+      expect((await stream.finished).outcome).toBe('failed');
+    });
+
+    it('gives the gate’s whole context to the source, with a signal of its own', async () => {
+      const gate = new Semaphore(1);
+      let weight = 0;
+      const stream = new TokenStreamer({ clock: new ManualClock() }).stream(
+        ({ signal, permit }) => {
+          weight = permit.weight;
+          return [signal.aborted];
+        },
+        { gate, weight: 1 },
+      );
+      expect(await collect(stream.tokens())).toEqual([false]);
+      expect(weight).toBe(1);
+      await stream.finished;
+      expect(gate.active).toBe(0);
+    });
+
+    it('holds a place in each of several gates', async () => {
+      const outer = new Semaphore(1);
+      const inner = new Semaphore(1);
+      const source = new Played<string>();
+      const gate = compose(outer, inner);
+      const stream = new TokenStreamer({ clock: new ManualClock() }).stream(source.open, { gate });
+      const reading = collect(stream);
+      await settle();
+      expect([outer.active, inner.active]).toEqual([1, 1]);
+      await source.end();
+      await reading;
+      await stream.finished;
+      expect([outer.active, inner.active]).toEqual([0, 0]);
+    });
+
+    it('tells a refusal as the only event', async () => {
+      const gate = new Semaphore({ capacity: 1, maxWaiting: 0 });
+      gate.tryAcquire();
+      const source = new Played<string>();
+      const stream = new TokenStreamer({ clock: new ManualClock() }).stream(source.open, { gate });
+      expect(await collect(stream)).toMatchObject([{ type: 'error', code: 'ERR_QUEUE_FULL' }]);
+      expect(source.calls).toEqual([]);
+      expect(await stream.finished).toMatchObject({ outcome: 'failed', waitedMs: undefined });
+    });
+
+    it('is cancelled by a signal that was aborted before, or before it is read', async () => {
+      const streamer = new TokenStreamer({ clock: new ManualClock() });
+      const reason = new Error('gone');
+      const controller = new AbortController();
+      const source = new Played<string>();
+      const before = streamer.stream(source.open, { signal: controller.signal });
+      controller.abort(reason);
+      const after = streamer.stream(source.open, { signal: controller.signal });
+      for (const stream of [before, after]) {
+        expect(await stream.finished).toMatchObject({ outcome: 'cancelled', error: reason });
+        expect(await collect(stream)).toMatchObject([{ code: 'ERR_STREAM_CANCELLED' }]);
+      }
+      expect(source.calls).toEqual([]);
+    });
+
+    it('takes the abort of an AbortSignal.timeout() for a timeout', async () => {
+      const controller = new AbortController();
+      const stream = new TokenStreamer().stream(() => new Played<string>(), {
+        signal: controller.signal,
+      });
+      controller.abort(new DOMException('late', 'TimeoutError'));
+      expect((await stream.finished).outcome).toBe('timeout');
+    });
+
+    it('leaves no listener on the signal', async () => {
+      const { signal } = new AbortController();
+      const added = vi.spyOn(signal, 'addEventListener');
+      const removed = vi.spyOn(signal, 'removeEventListener');
+      const streamer = new TokenStreamer({ clock: new ManualClock() });
+      const streams = Array.from({ length: 10 }, () => streamer.stream(['a'], { signal }));
+      await Promise.all(streams.map((stream) => collect(stream)));
+      expect(added).toHaveBeenCalledTimes(1);
+      expect(removed).toHaveBeenCalledTimes(1);
+    });
+  });
+
+  describe('reading', () => {
+    it('has one reader', () => {
+      const stream = new TokenStreamer({ clock: new ManualClock() }).stream(['a']);
+      stream.tokens();
+      expect(() => stream[Symbol.asyncIterator]()).toThrow(TypeError);
+      expect(() => stream.tokens()).toThrow(TypeError);
+    });
+
+    it('answers several next() at once in their order, and done ever after (H299, H300)', async () => {
+      const source = new Played<string>();
+      const iterator = new TokenStreamer({ clock: new ManualClock() }).stream(source.open).tokens();
+      const answers = [iterator.next(), iterator.next(), iterator.next(), iterator.next()];
+      await settle();
+      await source.give('a');
+      await source.give('b');
+      await source.end();
+      expect(await Promise.all(answers)).toEqual([
+        { done: false, value: 'a' },
+        { done: false, value: 'b' },
+        { done: true, value: undefined },
+        { done: true, value: undefined },
+      ]);
+      expect(await iterator.next()).toEqual({ done: true, value: undefined });
+    });
+
+    it('tells what the source fails with after its tokens, once (H301)', async () => {
+      const failure = new Error('secret');
+      const failing = async function* (): AsyncGenerator<string> {
+        yield 'a';
+        yield 'b';
+        throw failure;
+      };
+      const streamer = new TokenStreamer({ clock: new ManualClock() });
+      const stream = streamer.stream(failing);
+      const iterator = stream[Symbol.asyncIterator]();
+      await iterator.next();
+      await settle();
+      expect(await collect(iterator)).toEqual([
+        { type: 'token', value: 'a', index: 0 },
+        { type: 'token', value: 'b', index: 1 },
+        { type: 'error', code: 'ERR_STREAM_FAILED', message: 'The stream failed.' },
+      ]);
+      const report = await stream.finished;
+      expect(report.outcome).toBe('failed');
+      expect(report.error).toBe(failure);
+    });
+
+    it('tells messages of errors that are not ours only with `exposeErrors`', async () => {
+      const failing = (): never => {
+        throw Object.assign(new Error('no such model'), { code: 'model_not_found' });
+      };
+      const clock = new ManualClock();
+      const masked = await collect(new TokenStreamer({ clock }).stream(failing));
+      expect(masked.at(-1)).toEqual({
+        type: 'error',
+        code: 'ERR_STREAM_FAILED',
+        message: 'The stream failed.',
+      });
+      const streamer = new TokenStreamer({ clock, exposeErrors: true });
+      expect((await collect(streamer.stream(failing))).at(-1)).toEqual({
+        type: 'error',
+        code: 'model_not_found',
+        message: 'no such model',
+      });
+    });
+
+    it('loses what was not read when it is cancelled, and says so at once', async () => {
+      const stream = new TokenStreamer({ clock: new ManualClock() }).stream(['a', 'b', 'c']);
+      const iterator = stream[Symbol.asyncIterator]();
+      await iterator.next();
+      await settle();
+      expect(stream.stats().buffered).toBe(3);
+      expect(stream.cancel()).toBe(true);
+      expect(stream.cancel()).toBe(false);
+      expect(types(await collect(iterator))).toEqual(['error']);
+      expect(stream.stats().buffered).toBe(0);
+    });
+
+    it('throws from tokens() the reason itself', async () => {
+      const reason = { any: 'thing' };
+      const stream = new TokenStreamer({ clock: new ManualClock() }).stream(new Played<string>());
+      const reading = collect(stream.tokens());
+      stream.cancel(reason);
+      await expect(reading).rejects.toBe(reason);
+    });
+
+    it('gives the place back at the end of the source, be it read or not', async () => {
+      const gate = new Semaphore(1);
+      const stream = new TokenStreamer({ clock: new ManualClock() }).stream(() => ['a', 'b'], {
+        gate,
+      });
+      const iterator = stream[Symbol.asyncIterator]();
+      await iterator.next();
+      await settle();
+      expect(stream.stats()).toMatchObject({ tokens: 0, buffered: 2 });
+      expect(gate.active).toBe(0);
+      expect(types(await collect(iterator))).toEqual(['token', 'token', 'done']);
+    });
+  });
+
+  describe('positions', () => {
+    it('tells each place in line that the consumer has time for, then the start', async () => {
+      const clock = new ManualClock();
+      const queue = new AdmissionQueue({ concurrency: 1, clock });
+      const leave: (() => void)[] = [];
+      for (let i = 0; i < 4; i++) {
+        void queue.run(() => new Promise<void>((resolve) => leave.push(resolve)));
+      }
+      const stream = new TokenStreamer({ clock }).stream(() => ['a'], { gate: queue });
+      const iterator = stream[Symbol.asyncIterator]();
+      const position = async (): Promise<unknown> => (await iterator.next()).value;
+      expect(await position()).toMatchObject({ type: 'position', position: 4 });
+      leave[0]!();
+      await settle();
+      expect(await position()).toMatchObject({ type: 'position', position: 3 });
+      // A consumer that is busy meanwhile gets the latest only.
+      leave[1]!();
+      await settle();
+      leave[2]!();
+      await settle();
+      expect(await position()).toMatchObject({ type: 'position', position: 1 });
+      leave[3]!();
+      expect(types(await collect(iterator))).toEqual(['start', 'token', 'done']);
+    });
+
+    it('is silent about the line where the place is free, and in tokens()', async () => {
+      const queue = new AdmissionQueue({ concurrency: 1 });
+      const streamer = new TokenStreamer();
+      const first = streamer.stream(() => ['a'], { gate: queue });
+      const second = streamer.stream(() => ['b'], { gate: queue });
+      const [events, tokens] = await Promise.all([collect(first), collect(second.tokens())]);
+      expect(types(events)).toEqual(['start', 'token', 'done']);
+      expect(tokens).toEqual(['b']);
+    });
+
+    it('leaves the line at once when it is cancelled (T-25)', async () => {
+      const queue = new AdmissionQueue({ concurrency: 1 });
+      void queue.run(() => new Promise(() => {}));
+      const source = new Played<string>();
+      const stream = new TokenStreamer().stream(source.open, { gate: queue });
+      const iterator = stream[Symbol.asyncIterator]();
+      await iterator.next();
+      expect(queue.waiting).toBe(1);
+      void iterator.return!();
+      expect(queue.waiting).toBe(0);
+      await stream.finished;
+      expect(source.calls).toEqual([]);
+    });
+
+    it('hands the ticket to the caller’s own onTicket too', async () => {
+      const queue = new AdmissionQueue({ concurrency: 1 });
+      const ids: string[] = [];
+      const stream = new TokenStreamer().stream(() => ['a'], {
+        gate: queue,
+        id: 'mine',
+        onTicket: (ticket) => ids.push(ticket.id),
+      });
+      await collect(stream);
+      expect(ids).toEqual(['mine']);
+    });
+  });
+
+  describe('limits on time', () => {
+    async function endOf(
+      options: ConstructorParameters<typeof TokenStreamer>[0],
+      play: (source: Played<string>, clock: ManualClock) => Promise<void>,
+    ): Promise<unknown> {
+      const clock = new ManualClock();
+      const source = new Played<string>();
+      const stream = new TokenStreamer({ clock, ...options }).stream(source.open);
+      const reading = collect(stream);
+      await settle();
+      await play(source, clock);
+      stream.cancel('none');
+      await reading;
+      const { error } = await stream.finished;
+      expect(clock.timers).toBe(0);
+      return error instanceof StreamTimeoutError ? error.phase : error;
+    }
+
+    it('ends a stream whose first token is late, and not before', async () => {
+      const options = { firstTokenTimeoutMs: 100 };
+      expect(await endOf(options, (_, clock) => clock.advance(99))).toBe('none');
+      expect(await endOf(options, (_, clock) => clock.advance(100))).toBe('firstToken');
+      const inTime = endOf(options, async (source, clock) => {
+        await clock.advance(99);
+        await source.give('a');
+        await clock.advance(1000);
+      });
+      expect(await inTime).toBe('none');
+    });
+
+    it('ends a stream that pauses too long between tokens, and not one that is just long', async () => {
+      const options = { idleTimeoutMs: 100 };
+      const steady = endOf(options, async (source, clock) => {
+        await clock.advance(1000);
+        for (let i = 0; i < 50; i++) {
+          await source.give('a');
+          await clock.advance(99);
+        }
+      });
+      expect(await steady).toBe('none');
+      const pausing = endOf(options, async (source, clock) => {
+        await source.give('a');
+        await clock.advance(99);
+        await source.give('b');
+        await clock.advance(100);
+      });
+      expect(await pausing).toBe('idle');
+    });
+
+    it('takes an empty string for no token', async () => {
+      const empty = endOf({ firstTokenTimeoutMs: 100 }, async (source, clock) => {
+        await clock.advance(60);
+        await source.give('');
+        await clock.advance(60);
+      });
+      expect(await empty).toBe('firstToken');
+    });
+
+    it('ends a stream that takes too long altogether', async () => {
+      const options = { timeoutMs: 100, idleTimeoutMs: 60 };
+      const long = endOf(options, async (source, clock) => {
+        await clock.advance(50);
+        await source.give('a');
+        await clock.advance(50);
+      });
+      expect(await long).toBe('total');
+    });
+
+    it('does not count the wait at the gate', async () => {
+      const clock = new ManualClock();
+      const gate = new Semaphore({ capacity: 1, clock });
+      const permit = gate.tryAcquire()!;
+      const streamer = new TokenStreamer({ clock, firstTokenTimeoutMs: 100, timeoutMs: 100 });
+      const stream = streamer.stream(() => ['a'], { gate });
+      const reading = collect(stream);
+      await clock.advance(500);
+      permit.release();
+      expect(types(await reading)).toEqual(['start', 'token', 'done']);
+      expect(await stream.finished).toMatchObject({ waitedMs: 500, elapsedMs: 500 });
+    });
+
+    it('does not count the time in which the source was not asked, since the buffer was full', async () => {
+      const clock = new ManualClock();
+      const source = new Played<string>();
+      const streamer = new TokenStreamer({ clock, idleTimeoutMs: 100, highWaterMark: 1 });
+      const stream = streamer.stream(source.open);
+      const iterator = stream.tokens();
+      const first = iterator.next();
+      await settle();
+      await source.give('a');
+      await first;
+      await source.give('b');
+      expect(source.asked).toBe(0);
+      await clock.advance(1000);
+      expect(await iterator.next()).toEqual({ done: false, value: 'b' });
+      await clock.advance(99);
+      void iterator.next();
+      await source.give('c');
+      await clock.advance(99);
+      stream.cancel('none');
+      expect((await stream.finished).error).toBe('none');
+    });
+
+    it('lets go of a consumer that reads nothing for `stallMs`', async () => {
+      const clock = new ManualClock();
+      const source = new Played<string>();
+      const stream = new TokenStreamer({ clock, stallMs: 100 }).stream(source.open);
+      const iterator = stream[Symbol.asyncIterator]();
+      await iterator.next();
+      // There is nothing to read: a silent source is not the consumer's fault.
+      await clock.advance(1000);
+      await source.give('a');
+      await clock.advance(99);
+      expect((await iterator.next()).value).toMatchObject({ value: 'a' });
+      await clock.advance(1000);
+      await source.give('b');
+      await clock.advance(100);
+      const report = await stream.finished;
+      expect(report).toMatchObject({ outcome: 'timeout', tokens: 1, error: { phase: 'stall' } });
+      expect(source.calls).toEqual(['open', 'next', 'next', 'next', 'abort', 'return']);
+      expect(types(await collect(iterator))).toEqual(['error']);
+    });
+
+    it('lets go of a consumer that leaves the end unread', async () => {
+      const clock = new ManualClock();
+      const streamer = new TokenStreamer({ clock, stallMs: 100 });
+      const stream = streamer.stream(['a']);
+      await stream[Symbol.asyncIterator]().next();
+      await clock.advance(100);
+      expect(await stream.finished).toMatchObject({ outcome: 'timeout', tokens: 0 });
+      expect(streamer.stats()).toMatchObject({ active: 0, timeout: 1 });
+      expect(clock.timers).toBe(0);
+    });
+  });
+
+  describe('.finished', () => {
+    it('reports how it went', async () => {
+      const clock = new ManualClock();
+      const gate = new Semaphore({ capacity: 1, clock });
+      const permit = gate.tryAcquire()!;
+      const source = new Played<string>();
+      const streamer = new TokenStreamer({ clock });
+      const stream = streamer.stream(source.open, { gate });
+      const reading = collect(stream);
+      await clock.advance(40);
+      permit.release();
+      await settle();
+      await clock.advance(100);
+      await source.give('a');
+      await clock.advance(10);
+      await source.give('b');
+      await clock.advance(30);
+      await source.give('c');
+      await clock.advance(5);
+      await source.end();
+      expect((await reading).at(-1)).toEqual({ type: 'done', tokens: 3, elapsedMs: 185 });
+      expect(await stream.finished).toEqual({
+        outcome: 'completed',
+        error: undefined,
+        tokens: 3,
+        elapsedMs: 185,
+        waitedMs: 40,
+        timeToFirstTokenMs: 100,
+        gapMs: { count: 2, mean: 20, max: 30 },
+        abandoned: false,
+        teardownError: undefined,
+      });
+      expect(streamer.stats()).toEqual({
+        active: 0,
+        completed: 1,
+        failed: 0,
+        cancelled: 0,
+        disconnected: 0,
+        timeout: 0,
+        abandoned: 0,
+        tokens: 3,
+        waitMs: { count: 1, mean: 40, max: 40 },
+        timeToFirstTokenMs: { count: 1, mean: 100, max: 100 },
+      });
+    });
+  });
+
+  describe('the async context (T6)', () => {
+    it('is that of the caller of stream(), in the source, its pulls and its end', async () => {
+      const storage = new AsyncLocalStorage<string>();
+      const seen: { where: string; context: string | undefined }[] = [];
+      const note = (where: string): void => {
+        seen.push({ where, context: storage.getStore() });
+      };
+      const source = async function* ({ signal }: TaskContext): AsyncGenerator<string> {
+        note('called');
+        try {
+          for (let i = 0; !signal.aborted; i++) {
+            yield String(i);
+            note('pulled');
+          }
+        } finally {
+          note('closed');
+        }
+      };
+      const queue = new AdmissionQueue({ concurrency: 1 });
+      let leave!: () => void;
+      const ahead = storage.run('the one ahead', () =>
+        queue.run(() => new Promise<void>((resolve) => (leave = resolve))),
+      );
+      const streamer = new TokenStreamer({ highWaterMark: 1 });
+      const stream = storage.run('caller', () => streamer.stream(source, { gate: queue }));
+      await storage.run('reader', async () => {
+        const iterator = stream.tokens();
+        const first = iterator.next();
+        storage.run('releaser', () => leave());
+        await first;
+        await iterator.next();
+        await settle();
+        await storage.run('canceller', () => iterator.return!());
+      });
+      await ahead;
+      expect(seen.map(({ where }) => where)).toEqual(
+        expect.arrayContaining(['called', 'pulled', 'closed']),
+      );
+      expect(new Set(seen.map(({ context }) => context))).toEqual(new Set(['caller']));
+    });
+  });
+});
