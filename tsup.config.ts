@@ -1,16 +1,14 @@
 import { defineConfig } from 'tsup';
 
+import manifest from './package.json' with { type: 'json' };
+
+/** What `exports` promises is what is built: `./dist/x.js` from `src/x.ts`. */
+const entry = Object.values(manifest.exports)
+  .filter((target) => target.endsWith('.js'))
+  .map((target) => target.replace('./dist/', 'src/').replace(/\.js$/, '.ts'));
+
 export default defineConfig({
-  entry: [
-    'src/index.ts',
-    'src/admission-queue.ts',
-    'src/semaphore.ts',
-    'src/rate-limiter.ts',
-    'src/session-manager.ts',
-    'src/token-streamer.ts',
-    'src/http/index.ts',
-    'src/testing.ts',
-  ],
+  entry,
   format: 'esm',
   target: 'es2023',
   platform: 'neutral',

@@ -1,4 +1,5 @@
-import { fc, test } from '@fast-check/vitest';
+import { test } from '@fast-check/vitest';
+import fc from 'fast-check';
 import { compose } from 'sluice';
 import { Semaphore } from 'sluice/semaphore';
 import { ManualClock } from 'sluice/testing';
