@@ -7,7 +7,6 @@ import {
   WaitTimeoutError,
 } from './errors.ts';
 import type { Gate, TaskContext } from './gate.ts';
-import { AbortWatch } from './internal/abort.ts';
 import {
   abortSignal,
   callable,
@@ -19,7 +18,6 @@ import {
   positiveMs,
   readOptions,
 } from './internal/assert.ts';
-import { Awaiters } from './internal/awaiters.ts';
 import {
   amountOf,
   copyAll,
@@ -36,14 +34,14 @@ import {
   type Turn,
   turnOf,
 } from './internal/buckets.ts';
-import { type Deadline, Deadlines } from './internal/deadlines.ts';
 import { deliver, Emitter, heard, post } from './internal/emitter.ts';
+import { type Call, Lobby, type Subject, Waiter } from './internal/lobby.ts';
 import { optionNames } from './internal/options.ts';
-import { MAX_PRIORITIES, PriorityLine, type PriorityNode } from './internal/priority-line.ts';
+import { MAX_PRIORITIES } from './internal/priority-line.ts';
 import { quote } from './internal/quote.ts';
-import { Run, type RunLimits, Runs } from './internal/runs.ts';
+import { Run } from './internal/runs.ts';
 import { type Summary, Tally } from './internal/tally.ts';
-import { checkedClock, readingOf, Time } from './internal/time.ts';
+import { checkedClock, readingOf } from './internal/time.ts';
 import {
   charge,
   giveBack,
@@ -228,7 +226,7 @@ export interface RateLimiterEvents {
   limited: RateLimiterLimitedEvent;
   /** Refused for another reason. */
   refused: RateLimiterRefusedEvent;
-  /** Left the line because its signal was aborted or the limiter was closed. */
+  /** Left the line: its signal was aborted, the limiter closed or a burst became too small for it. */
   cancelled: RateLimiterWaitedEvent;
   /** Left the line because of `waitTimeoutMs`. */
   timedOut: RateLimiterWaitedEvent;
@@ -252,30 +250,6 @@ const ACQUIRE_OPTIONS = new Set(['cost', 'signal', 'waitTimeoutMs', 'priority'])
 const COUNT_OPTIONS = new Set(['remaining', 'resetMs']);
 const SYNC_OPTIONS = new Set(['raise']);
 const CLOSE_OPTIONS = new Set(['waiting']);
-
-class Waiter implements PriorityNode<Waiter> {
-  previous: Waiter | undefined;
-  next: Waiter | undefined;
-  slot = 0;
-  readonly id: number;
-  readonly demand: Demand;
-  readonly priority: number;
-  /** The tick at which it joined the line. */
-  readonly since: number;
-  readonly read: Read;
-  inLine = false;
-  deadline: Deadline | undefined;
-  resolve!: (lease: GrantedLease) => void;
-  reject!: (reason: unknown) => void;
-
-  constructor(id: number, priority: number, since: number, read: Read) {
-    this.id = id;
-    this.demand = read.demand;
-    this.priority = priority;
-    this.since = since;
-    this.read = read;
-  }
-}
 
 type AnyLimiter = RateLimiter<string>;
 
@@ -350,92 +324,9 @@ class Context implements RateLimiterContext<string> {
 }
 
 type HeldRun = Run<GrantedLease>;
+type LeaseWaiter = Waiter<GrantedLease>;
 
-/** What has a deadline: one who waits, a task that runs, or the turn of the first in line. */
-type Subject = Waiter | HeldRun | 'turn';
-
-/**
- * Everything that a limiter needs only when somebody has to wait or a task can be interrupted: most
- * of those in a `Keyed` never do.
- */
-class Lobby {
-  readonly line: PriorityLine<Waiter>;
-  readonly signals: AbortWatch<Waiter | HeldRun>;
-  readonly deadlines: Deadlines<Subject>;
-  readonly runs: Runs<GrantedLease>;
-  readonly idle = new Awaiters();
-  /** When the first in line can be granted, as far as is known. */
-  turn: Deadline | undefined;
-  /** Whether anybody has left the line since the limiter looked last. */
-  left = false;
-  /** `owed[p - 1][i]`: what those who wait with priority p want of bucket i. */
-  readonly #owed: number[][];
-
-  readonly waitMs = new Tally();
-  queued = 0;
-  cancelled = 0;
-  timedOut = 0;
-
-  constructor(
-    clock: Clock,
-    priorities: number,
-    buckets: number,
-    aborted: (subjects: ReadonlySet<Waiter | HeldRun>, reason: unknown) => void,
-    due: (due: readonly Subject[]) => void,
-    over: () => void,
-  ) {
-    const time = new Time(clock);
-    this.line = new PriorityLine(priorities);
-    this.signals = new AbortWatch(aborted);
-    this.deadlines = new Deadlines(time, due);
-    // A task of `run` has neither a time limit nor a grace: only its end is of interest.
-    this.runs = new Runs(time, this.signals, this.deadlines, over, over);
-    this.#owed = Array.from({ length: priorities }, () => Array<number>(buckets).fill(0));
-  }
-
-  /** What is owed, of each bucket, to those who are called before a newcomer with `priority`. */
-  owed(priority: number): number[] {
-    const [most, ...rest] = this.#owed.slice(0, priority);
-    return most!.map((owed, index) => rest.reduce((sum, counts) => sum + counts[index]!, owed));
-  }
-
-  join(waiter: Waiter): void {
-    waiter.inLine = true;
-    this.queued++;
-    this.line.push(waiter);
-    this.#owe(waiter, 1);
-  }
-
-  /** Out of the line and out of everything that could call it again. */
-  leave(waiter: Waiter): void {
-    const { signal } = waiter.read;
-    waiter.inLine = false;
-    this.left = true;
-    this.line.remove(waiter);
-    this.#owe(waiter, -1);
-    if (signal !== undefined) this.signals.remove(signal, waiter);
-    if (waiter.deadline !== undefined) this.deadlines.remove(waiter.deadline);
-  }
-
-  #owe({ priority, demand }: Waiter, sign: 1 | -1): void {
-    const counts = this.#owed[priority - 1]!;
-    for (let index = 0; index < counts.length; index++) {
-      counts[index]! += sign * amountOf(demand, index);
-    }
-  }
-}
-
-/** The options of one call, checked. */
-interface Read extends RunLimits {
-  readonly demand: Demand;
-  readonly waitTimeoutMs: number;
-  /** Undefined: the least urgent. */
-  readonly priority: number | undefined;
-  /** Whether a task follows. */
-  readonly runs: boolean;
-}
-
-const ACQUIRE_DEFAULTS: Read = {
+const ACQUIRE_DEFAULTS: Call = {
   demand: 1,
   signal: undefined,
   waitTimeoutMs: Infinity,
@@ -444,7 +335,7 @@ const ACQUIRE_DEFAULTS: Read = {
   runTimeoutMs: Infinity,
   graceMs: Infinity,
 };
-const RUN_DEFAULTS: Read = { ...ACQUIRE_DEFAULTS, runs: true };
+const RUN_DEFAULTS: Call = { ...ACQUIRE_DEFAULTS, runs: true };
 
 /**
  * Lets things happen at a bounded rate: a token bucket, or several that are taken from all or
@@ -500,7 +391,7 @@ export class RateLimiter<Name extends string = never>
   readonly #priorities: number;
   /** Undefined: no bound. */
   readonly #maxWaiting: number | undefined;
-  #lobby: Lobby | undefined;
+  #lobby: Lobby<GrantedLease> | undefined;
   /** The tick at which the pause ends; 0 when there is none. */
   #pausedUntil = 0;
   #closed = false;
@@ -594,9 +485,9 @@ export class RateLimiter<Name extends string = never>
    */
   acquire(options?: RateLimiterAcquireOptions<Name>): Promise<Lease<Name>> {
     try {
-      const read =
+      const call =
         options === undefined ? ACQUIRE_DEFAULTS : this.#read('acquire', options, ACQUIRE_DEFAULTS);
-      return Promise.resolve(this.#admit(read) as Lease<Name> | Promise<Lease<Name>>);
+      return Promise.resolve(this.#admit(call) as Lease<Name> | Promise<Lease<Name>>);
     } catch (error) {
       return Promise.reject(error);
     } finally {
@@ -615,11 +506,11 @@ export class RateLimiter<Name extends string = never>
     options?: RateLimiterAcquireOptions<Name>,
   ): Promise<T> {
     let admitted: GrantedLease | Promise<GrantedLease>;
-    let read = RUN_DEFAULTS;
+    let call = RUN_DEFAULTS;
     try {
       callable('task', task);
-      if (options !== undefined) read = this.#read('run', options, RUN_DEFAULTS);
-      admitted = this.#admit(read);
+      if (options !== undefined) call = this.#read('run', options, RUN_DEFAULTS);
+      admitted = this.#admit(call);
     } catch (error) {
       deliver(this);
       return Promise.reject(error);
@@ -628,8 +519,8 @@ export class RateLimiter<Name extends string = never>
     // The reaction to the promise of a lease runs in the context of this call, not in that of the
     // timer that grants it.
     return admitted instanceof GrantedLease
-      ? this.#perform(task, admitted, read)
-      : admitted.then((lease) => this.#perform(task, lease, read));
+      ? this.#perform(task, admitted, call)
+      : admitted.then((lease) => this.#perform(task, lease, call));
   }
 
   /**
@@ -712,11 +603,8 @@ export class RateLimiter<Name extends string = never>
       post(this, 'configured', { limits: this.#limits(), ...this.#gauges() });
     }
     for (const waiter of this.#lobby?.line ?? []) {
-      const error = this.#impossible(waiter.demand);
-      if (error !== undefined) {
-        this.#lobby!.leave(waiter);
-        waiter.reject(this.#refuse(waiter.id, waiter.demand, error));
-      }
+      const impossible = this.#impossible(waiter.demand);
+      if (impossible !== undefined) this.#cancel(waiter, impossible, now);
     }
     this.#pump(now);
     deliver(this);
@@ -776,7 +664,7 @@ export class RateLimiter<Name extends string = never>
     };
   }
 
-  #read(where: string, options: RateLimiterAcquireOptions<Name>, defaults: Read): Read {
+  #read(where: string, options: RateLimiterAcquireOptions<Name>, defaults: Call): Call {
     const { cost, signal, waitTimeoutMs, priority } = readOptions(where, options, ACQUIRE_OPTIONS);
     return {
       ...defaults,
@@ -819,8 +707,8 @@ export class RateLimiter<Name extends string = never>
   }
 
   /** The verdict on a caller: a lease, a wait for one, or a throw. */
-  #admit(read: Read): GrantedLease | Promise<GrantedLease> {
-    const { demand, signal, waitTimeoutMs } = read;
+  #admit(call: Call): GrantedLease | Promise<GrantedLease> {
+    const { demand, signal, waitTimeoutMs } = call;
     const id = ++this.#lastId;
     if (this.#closed) throw this.#refuse(id, demand, new ClosedError('The rate limiter'));
     if (signal?.aborted === true) {
@@ -829,7 +717,7 @@ export class RateLimiter<Name extends string = never>
     }
     const impossible = this.#impossible(demand);
     if (impossible !== undefined) throw this.#refuse(id, demand, impossible);
-    const priority = read.priority ?? this.#priorities;
+    const priority = call.priority ?? this.#priorities;
     const now = this.#catchUp();
     const head = this.#lobby?.line.head;
     if (
@@ -837,7 +725,7 @@ export class RateLimiter<Name extends string = never>
       now >= this.#pausedUntil &&
       fits(this.#first, demand)
     ) {
-      const lease = this.#grant(id, demand, 0, read.runs);
+      const lease = this.#grant(id, demand, 0, call.runs);
       // The first in line waits longer for that.
       if (head !== undefined) this.#plan(this.#lobby!);
       return lease;
@@ -858,7 +746,7 @@ export class RateLimiter<Name extends string = never>
       this.#limit(id, demand, priority);
       throw new RateLimitedError(this.#ms(tick), limit);
     }
-    return this.#wait(new Waiter(id, priority, now, read), deadline);
+    return this.#wait(new Waiter(id, priority, now, call), deadline);
   }
 
   /** The error for what is over a burst. */
@@ -900,7 +788,7 @@ export class RateLimiter<Name extends string = never>
     return lease;
   }
 
-  #enter(): Lobby {
+  #enter(): Lobby<GrantedLease> {
     return (this.#lobby ??= new Lobby(
       this.#clock,
       this.#priorities,
@@ -911,10 +799,10 @@ export class RateLimiter<Name extends string = never>
     ));
   }
 
-  #wait(waiter: Waiter, deadline: number): Promise<GrantedLease> {
+  #wait(waiter: LeaseWaiter, deadline: number): Promise<GrantedLease> {
     const lobby = this.#enter();
     const { id, demand } = waiter;
-    const { signal } = waiter.read;
+    const { signal } = waiter.call;
     if (signal !== undefined) {
       lobby.signals.add(signal, waiter);
       // A signal may abort while it is being subscribed to; nobody has been told of that.
@@ -954,7 +842,7 @@ export class RateLimiter<Name extends string = never>
       const waitedMs = (now - head.since) / TICKS_PER_MS;
       lobby.leave(head);
       lobby.waitMs.add(waitedMs);
-      head.resolve(this.#grant(head.id, head.demand, waitedMs, head.read.runs));
+      head.resolve(this.#grant(head.id, head.demand, waitedMs, head.call.runs));
     }
     this.#plan(lobby);
     if (lobby.left) {
@@ -964,7 +852,7 @@ export class RateLimiter<Name extends string = never>
   }
 
   /** Arms the timer for the instant at which the first in line can be granted. */
-  #plan(lobby: Lobby): void {
+  #plan(lobby: Lobby<GrantedLease>): void {
     const { head } = lobby.line;
     const { turn } = lobby;
     const at =
@@ -1001,8 +889,8 @@ export class RateLimiter<Name extends string = never>
   }
 
   /** Those whose time ends before the pause does are told now. */
-  #turnAway(lobby: Lobby, now: number): void {
-    const late: Waiter[] = [];
+  #turnAway(lobby: Lobby<GrantedLease>, now: number): void {
+    const late: LeaseWaiter[] = [];
     for (const waiter of lobby.line) {
       if (waiter.deadline === undefined) continue;
       if (waiter.deadline.at * TICKS_PER_MS >= this.#pausedUntil) continue;
@@ -1016,7 +904,7 @@ export class RateLimiter<Name extends string = never>
     }
   }
 
-  #cancel(waiter: Waiter, reason: unknown, now: number): void {
+  #cancel(waiter: LeaseWaiter, reason: unknown, now: number): void {
     const lobby = this.#lobby!;
     lobby.leave(waiter);
     lobby.cancelled++;
@@ -1025,7 +913,7 @@ export class RateLimiter<Name extends string = never>
   }
 
   /** All of a signal's waiters leave before the next in line is looked at, then its tasks are told. */
-  #aborted(subjects: ReadonlySet<Waiter | HeldRun>, reason: unknown): void {
+  #aborted(subjects: ReadonlySet<LeaseWaiter | HeldRun>, reason: unknown): void {
     const now = this.#refill();
     const runs: HeldRun[] = [];
     for (const subject of subjects) {
@@ -1039,7 +927,7 @@ export class RateLimiter<Name extends string = never>
   }
 
   /** Who can be granted is granted, also when its time has just run out: then the others' has. */
-  #due(due: readonly Subject[]): void {
+  #due(due: readonly Subject<GrantedLease>[]): void {
     const lobby = this.#lobby!;
     if (due.includes('turn')) lobby.turn = undefined;
     const now = this.#catchUp();
@@ -1057,16 +945,16 @@ export class RateLimiter<Name extends string = never>
   #perform<T>(
     task: (context: RateLimiterContext<Name>) => T | PromiseLike<T>,
     lease: GrantedLease,
-    read: Read,
+    call: Call,
   ): Promise<T> {
-    const { signal } = read;
+    const { signal } = call;
     const contextOf = (run?: HeldRun): RateLimiterContext<Name> => new Context(lease, run);
     if (signal?.aborted === true) {
       lease.cancel();
       this.#over();
       return Promise.reject(signal.reason);
     }
-    if (signal !== undefined) return this.#enter().runs.perform(task, contextOf, lease, read);
+    if (signal !== undefined) return this.#enter().runs.perform(task, contextOf, lease, call);
     // Nothing can interrupt this task: the same with less.
     try {
       return Promise.resolve(task(contextOf())).finally(() => this.#over());
@@ -1132,11 +1020,11 @@ export class RateLimiter<Name extends string = never>
     return { active: this.#active, waiting: this.waiting };
   }
 
-  #about({ id, demand }: Pick<Waiter, 'id' | 'demand'>): RateLimiterEvent {
+  #about({ id, demand }: Pick<LeaseWaiter, 'id' | 'demand'>): RateLimiterEvent {
     return { id, cost: costOf(this.#first, demand), ...this.#gauges() };
   }
 
-  #aboutWait(waiter: Waiter, now: number): RateLimiterWaitedEvent {
+  #aboutWait(waiter: LeaseWaiter, now: number): RateLimiterWaitedEvent {
     return { ...this.#about(waiter), waitedMs: (now - waiter.since) / TICKS_PER_MS };
   }
 }

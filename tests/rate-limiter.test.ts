@@ -1,12 +1,11 @@
-import { describe, expect, it, vi } from 'vitest';
-
 import {
   type Lease,
   RateLimiter,
   type RateLimiterEvents,
   type RateLimiterOptions,
-} from '../src/rate-limiter.ts';
-import { ManualClock, settle } from '../src/testing.ts';
+} from 'sluice/rate-limiter';
+import { ManualClock, settle } from 'sluice/testing';
+import { describe, expect, it, vi } from 'vitest';
 
 /** A limiter of one limit on a clock that stands at 0. */
 function setUp(options: Omit<RateLimiterOptions & { limits?: undefined }, 'clock'>): {
@@ -562,6 +561,408 @@ describe('RateLimiter', () => {
 
     it('throws for a bad cost', () => {
       expect(() => setUp({ limit: 2 }).limiter.retryAfterMs(0)).toThrow(RangeError);
+    });
+  });
+
+  describe('.settle() of a lease', () => {
+    it('gives back what was not used, once', () => {
+      const { limiter } = setUp({ limit: 10 });
+      const lease = limiter.tryAcquire(8)!;
+      expect(lease.settle(3)).toBe(true);
+      expect(limiter.available()).toBe(7);
+      expect(lease.settle(0)).toBe(false);
+      expect(lease.cancel()).toBe(false);
+      expect(limiter.available()).toBe(7);
+    });
+
+    it('charges what was used above the estimate, as debt where it is not there', async () => {
+      const { clock, limiter } = setUp({ limit: 10 });
+      const lease = limiter.tryAcquire(8)!;
+      lease.settle(17);
+      expect(limiter.stats().limits).toMatchObject([{ available: 0, debt: 7 }]);
+      expect(limiter.available()).toBe(0);
+      expect(limiter.retryAfterMs(1)).toBe(800);
+      await clock.advance(799);
+      expect(limiter.tryAcquire()).toBeUndefined();
+      await clock.advance(1);
+      expect(limiter.tryAcquire()).toBeDefined();
+    });
+
+    it('lets waiters through at once with what comes back', async () => {
+      const { clock, limiter } = setUp({ limit: 10 });
+      const lease = limiter.tryAcquire(10)!;
+      const waiting = follow(clock, limiter.acquire({ cost: 4 }));
+      lease.settle(6);
+      await settle();
+      expect(waiting).toEqual({ outcome: 'granted', at: 0 });
+      expect(clock.timers).toBe(0);
+    });
+
+    it('makes waiters wait for a debt', async () => {
+      const { clock, limiter } = setUp({ limit: 10 });
+      const lease = limiter.tryAcquire(10)!;
+      const waiting = follow(clock, limiter.acquire({ cost: 4 }));
+      await clock.advance(300);
+      lease.settle(20);
+      await clock.advance(5000);
+      expect(waiting).toEqual({ outcome: 'granted', at: 1400 });
+    });
+
+    it('never gives back more than there is room for (R1)', async () => {
+      const { clock, limiter } = setUp({ limit: 10 });
+      const lease = limiter.tryAcquire(8)!;
+      await clock.advance(500);
+      lease.cancel();
+      expect(limiter.available()).toBe(10);
+      await clock.advance(50);
+      expect(limiter.available()).toBe(10);
+      limiter.tryAcquire();
+      await clock.advance(99);
+      // A full bucket has nothing under way.
+      expect(limiter.available()).toBe(9);
+    });
+
+    it('keeps the estimate of a limit that is not named', () => {
+      const limiter = new RateLimiter({
+        limits: { requests: { limit: 10 }, tokens: { limit: 1000 } },
+        clock: new ManualClock(),
+      });
+      limiter.tryAcquire({ requests: 1, tokens: 800 })!.settle({ tokens: 250 });
+      expect([limiter.available('requests'), limiter.available('tokens')]).toEqual([9, 750]);
+      limiter.tryAcquire({ requests: 1, tokens: 700 })!.settle({ requests: 0, tokens: 800 });
+      expect([limiter.available('requests'), limiter.available('tokens')]).toEqual([9, 0]);
+      expect(limiter.stats().limits[1]).toMatchObject({ name: 'tokens', debt: 50 });
+    });
+
+    it('throws for what is not a count, and leaves the lease as it is', () => {
+      const { limiter } = setUp({ limit: 10 });
+      const lease = limiter.tryAcquire(8)!;
+      for (const actual of [-1, 0.5, Number.NaN, Infinity, '3', undefined, null, {}, 2 ** 53]) {
+        expect(() => lease.settle(actual as never)).toThrow(/`actual`/);
+      }
+      expect(lease.settle(0)).toBe(true);
+      expect(limiter.available()).toBe(10);
+    });
+
+    it('wants the names where the cost had names: 950 tokens are not 950 requests', () => {
+      const limiter = new RateLimiter({
+        limits: { requests: { limit: 10 }, tokens: { limit: 1000 } },
+      });
+      const lease = limiter.tryAcquire({ requests: 1, tokens: 800 })!;
+      expect(() => lease.settle(950)).toThrow(TypeError);
+      expect(() => lease.settle({ token: 950 } as never)).toThrow('token');
+      expect(lease.settle({ tokens: 950 })).toBe(true);
+      expect(limiter.tryAcquire(2)!.settle(1)).toBe(true);
+    });
+
+    it('tells of it', () => {
+      const { limiter } = setUp({ limit: 10 });
+      const lease = limiter.tryAcquire(8)!;
+      const events = record(limiter);
+      lease.settle(3);
+      expect(events).toEqual([['settled', { id: 1, cost: 8, actual: 3, active: 0, waiting: 0 }]]);
+    });
+
+    it('is bounded: a usage that is a bug does not break the arithmetic', () => {
+      const { limiter } = setUp({ limit: 10 });
+      const leases = [limiter.tryAcquire(5)!, limiter.tryAcquire(5)!];
+      for (const lease of leases) lease.settle(Number.MAX_SAFE_INTEGER);
+      expect(limiter.stats().limits).toMatchObject([{ debt: Number.MAX_SAFE_INTEGER }]);
+      expect(limiter.retryAfterMs()).toBeLessThan(Infinity);
+    });
+  });
+
+  describe('.cancel() of a lease', () => {
+    it('gives everything back', () => {
+      const limiter = new RateLimiter({
+        limits: { requests: { limit: 10 }, tokens: { limit: 1000 } },
+        clock: new ManualClock(),
+      });
+      const lease = limiter.tryAcquire({ requests: 1, tokens: 800 })!;
+      expect(lease.cost).toEqual({ requests: 1, tokens: 800 });
+      expect(lease.cancel()).toBe(true);
+      expect([limiter.available('requests'), limiter.available('tokens')]).toEqual([10, 1000]);
+      expect(lease.settle({ tokens: 5 })).toBe(false);
+    });
+  });
+
+  describe('disposal of a lease', () => {
+    it('keeps the estimate', () => {
+      const { limiter } = setUp({ limit: 10 });
+      const lease = limiter.tryAcquire(8)!;
+      {
+        using held = lease;
+        expect(held.cost).toBe(8);
+      }
+      expect(lease.cancel()).toBe(false);
+      expect(limiter.available()).toBe(2);
+    });
+  });
+
+  describe('.pause()', () => {
+    it('holds every grant, and grants at its end what has come in meanwhile', async () => {
+      const { clock, limiter } = setUp({ limit: 10 });
+      limiter.tryAcquire(10);
+      limiter.pause(5000);
+      const calls = [1, 2].map(() => follow(clock, limiter.acquire({ cost: 6 })));
+      expect(limiter.retryAfterMs()).toBe(5300);
+      await clock.advance(4999);
+      expect(limiter.tryAcquire()).toBeUndefined();
+      await clock.advance(2000);
+      expect(calls.map(({ at }) => at)).toEqual([5000, 5200]);
+      expect(limiter.available()).toBe(10);
+    });
+
+    it('holds also what has tokens, and those who wait already', async () => {
+      const { clock, limiter } = setUp({ limit: 10 });
+      limiter.tryAcquire(10);
+      const waiting = follow(clock, limiter.acquire());
+      await clock.advance(50);
+      limiter.pause(1000);
+      expect(limiter.stats().pausedMs).toBe(1000);
+      await clock.advance(999);
+      expect(waiting.outcome).toBe('waiting');
+      expect(limiter.available()).toBe(10);
+      await clock.advance(1);
+      expect(waiting).toEqual({ outcome: 'granted', at: 1050 });
+      expect(limiter.stats().pausedMs).toBe(0);
+    });
+
+    it('is never shortened by a shorter one', async () => {
+      const { clock, limiter } = setUp({ limit: 1 });
+      limiter.pause(1000);
+      limiter.pause(10);
+      limiter.pause(0);
+      expect(limiter.retryAfterMs()).toBe(1000);
+      await clock.advance(500);
+      limiter.pause(600);
+      expect(limiter.retryAfterMs()).toBe(600);
+    });
+
+    it('tells those at once who cannot wait for its end', async () => {
+      const { clock, limiter } = setUp({ limit: 10 });
+      limiter.tryAcquire(10);
+      const impatient = follow(clock, limiter.acquire({ cost: 5, waitTimeoutMs: 2000 }));
+      const patient = follow(clock, limiter.acquire({ waitTimeoutMs: 3000 }));
+      await clock.advance(100);
+      limiter.pause(2500);
+      await settle();
+      expect(impatient.outcome).toEqual({ code: 'ERR_RATE_LIMITED', at: 100 });
+      expect(patient.outcome).toBe('waiting');
+      await expect(limiter.acquire({ waitTimeoutMs: 2000 })).rejects.toMatchObject({
+        retryAfterMs: 2500,
+      });
+      await clock.advance(2500);
+      expect(patient).toEqual({ outcome: 'granted', at: 2600 });
+      expect(clock.timers).toBe(0);
+    });
+
+    it('arms no timer where nobody waits, and tells of its end with the next call', async () => {
+      const { clock, limiter } = setUp({ limit: 1 });
+      const events = record(limiter);
+      limiter.pause(1000);
+      expect(clock.timers).toBe(0);
+      await clock.advance(2000);
+      limiter.tryAcquire();
+      expect(events.map(([name]) => name)).toEqual(['paused', 'resumed', 'granted']);
+      expect(events[0]![1]).toEqual({ pausedMs: 1000, active: 0, waiting: 0 });
+    });
+
+    it('tells of its end when it comes where somebody waits', async () => {
+      const { clock, limiter } = setUp({ limit: 1 });
+      limiter.pause(1000);
+      void limiter.acquire();
+      const events = record(limiter);
+      await clock.advance(1000);
+      expect(events.map(([name]) => name)).toEqual(['resumed', 'granted', 'idle']);
+    });
+
+    it.each([-1, Number.NaN, Infinity, '5'])('throws for %o', (ms) => {
+      const { limiter } = setUp({ limit: 1 });
+      expect(() => limiter.pause(ms as number)).toThrow(/`ms`/);
+      expect(limiter.retryAfterMs()).toBe(0);
+    });
+  });
+
+  describe('.sync()', () => {
+    it('takes over a lower count, for good where no reset is known', async () => {
+      const { clock, limiter } = setUp({ limit: 10 });
+      limiter.sync({ remaining: 3 });
+      expect(limiter.available()).toBe(3);
+      await clock.advance(200);
+      expect(limiter.available()).toBe(5);
+    });
+
+    it('gives back at the reset what it took', async () => {
+      const { clock, limiter } = setUp({ limit: 10, intervalMs: 100_000 });
+      limiter.sync({ remaining: 3, resetMs: 5000 });
+      await clock.advance(4999);
+      expect(limiter.available()).toBe(3);
+      expect(limiter.retryAfterMs(10)).toBe(1);
+      await clock.advance(1);
+      expect(limiter.available()).toBe(10);
+    });
+
+    it('wakes a waiter at the reset', async () => {
+      const { clock, limiter } = setUp({ limit: 10, intervalMs: 100_000 });
+      limiter.sync({ remaining: 0, resetMs: 5000 });
+      expect(limiter.retryAfterMs(2)).toBe(5000);
+      const waiting = follow(clock, limiter.acquire({ cost: 2 }));
+      await clock.advance(6000);
+      expect(waiting).toEqual({ outcome: 'granted', at: 5000 });
+    });
+
+    it('does not raise the count unless asked to', async () => {
+      const { clock, limiter } = setUp({ limit: 10 });
+      limiter.tryAcquire(10);
+      const waiting = follow(clock, limiter.acquire({ cost: 6 }));
+      limiter.sync({ remaining: 8 });
+      expect(limiter.available()).toBe(0);
+      limiter.sync({ remaining: 8 }, { raise: true });
+      await settle();
+      expect(waiting).toEqual({ outcome: 'granted', at: 0 });
+      expect(limiter.available()).toBe(2);
+      limiter.sync({ remaining: 800 }, { raise: true });
+      expect(limiter.available()).toBe(10);
+    });
+
+    it('replaces the answer before', async () => {
+      const { clock, limiter } = setUp({ limit: 10, intervalMs: 100_000 });
+      limiter.sync({ remaining: 2, resetMs: 5000 });
+      limiter.sync({ remaining: 7, resetMs: 5000 });
+      expect(limiter.available()).toBe(7);
+      await clock.advance(5000);
+      expect(limiter.available()).toBe(10);
+    });
+
+    it('heeds no count that is over already: a reset of 0', () => {
+      const { limiter } = setUp({ limit: 10 });
+      limiter.sync({ remaining: 0, resetMs: 0 });
+      expect(limiter.available()).toBe(10);
+    });
+
+    it('is by name where limits have names', () => {
+      const limiter = new RateLimiter({
+        limits: { requests: { limit: 10 }, tokens: { limit: 1000 } },
+        clock: new ManualClock(),
+      });
+      limiter.sync({ tokens: { remaining: 10, resetMs: 1000 } });
+      expect([limiter.available('requests'), limiter.available('tokens')]).toEqual([10, 10]);
+      expect(() => limiter.sync({ tokn: { remaining: 1 } } as never)).toThrow('tokn');
+    });
+
+    it.each([
+      [{ remaining: -1 }, 'remaining'],
+      [{ remaining: Number.NaN }, 'remaining'],
+      [{ remaining: 1, resetMs: -1 }, 'resetMs'],
+      [{ remaining: 1, reset: 1 }, 'reset'],
+      [{}, 'remaining'],
+    ])('throws for %o and changes nothing', (count, name) => {
+      const { limiter } = setUp({ limit: 10 });
+      expect(() => limiter.sync(count as never)).toThrow(name);
+      expect(limiter.available()).toBe(10);
+    });
+  });
+
+  describe('.configure()', () => {
+    it('goes on with the new rate from now on, and with what is there (H249)', async () => {
+      const { clock, limiter } = setUp({ limit: 10 });
+      limiter.tryAcquire(10);
+      await clock.advance(250);
+      limiter.configure({ limit: 100, burst: 50 });
+      expect(limiter.available()).toBe(2);
+      // Half a token was under way.
+      await clock.advance(5);
+      expect(limiter.available()).toBe(3);
+      await clock.advance(10_000);
+      expect(limiter.available()).toBe(50);
+    });
+
+    it('keeps what it is not told, and a burst that is the limit with it', () => {
+      const { limiter } = setUp({ limit: 10, intervalMs: 60_000 });
+      limiter.configure({ limit: 5 });
+      expect(limiter.stats().limits).toMatchObject([
+        { limit: 5, intervalMs: 60_000, burst: 5, available: 5 },
+      ]);
+      limiter.configure({ burst: 2 });
+      limiter.configure({ limit: 7, intervalMs: 1000 });
+      expect(limiter.stats().limits).toMatchObject([
+        { limit: 7, intervalMs: 1000, burst: 2, available: 2 },
+      ]);
+    });
+
+    it('plans anew for those who wait', async () => {
+      const { clock, limiter } = setUp({ limit: 1 });
+      limiter.tryAcquire();
+      const calls = [1, 2].map(() => follow(clock, limiter.acquire()));
+      await clock.advance(500);
+      limiter.configure({ limit: 10 });
+      await clock.advance(1000);
+      expect(calls.map(({ at }) => at)).toEqual([550, 650]);
+      void limiter.acquire({ cost: 10 });
+      limiter.configure({ intervalMs: 10_000 });
+      expect(limiter.retryAfterMs(1)).toBe(2500);
+    });
+
+    it('rejects waiters whose cost has become impossible, and goes on (H245)', async () => {
+      const { clock, limiter } = setUp({ limit: 10 });
+      limiter.tryAcquire(6);
+      const heavy = follow(clock, limiter.acquire({ cost: 8 }));
+      const light = follow(clock, limiter.acquire({ cost: 2 }));
+      const events = record(limiter);
+      limiter.configure({ limit: 5 });
+      await settle();
+      expect(heavy.outcome).toEqual({ code: 'ERR_EXCEEDS_CAPACITY', at: 0 });
+      expect(light.outcome).toBe('granted');
+      expect(events.map(([name]) => name)).toEqual(['configured', 'cancelled', 'granted', 'idle']);
+    });
+
+    it('changes one of several limits', () => {
+      const limiter = new RateLimiter({
+        limits: { requests: { limit: 10 }, tokens: { limit: 1000 } },
+        clock: new ManualClock(),
+      });
+      limiter.configure({ tokens: { limit: 500 } });
+      expect([limiter.available('requests'), limiter.available('tokens')]).toEqual([10, 500]);
+      expect(() => limiter.configure({ tokns: { limit: 1 } } as never)).toThrow('tokns');
+    });
+
+    it('throws before it changes anything (H020)', () => {
+      const limiter = new RateLimiter({
+        limits: { requests: { limit: 10 }, tokens: { limit: 1000 } },
+        clock: new ManualClock(),
+      });
+      const before = limiter.stats();
+      for (const bad of [
+        { requests: { limit: 5 }, tokens: { limit: 0 } },
+        { requests: { limit: 5 }, tokens: { burst: Number.NaN } },
+        { requests: { limit: 5 }, tokens: { lmit: 4 } },
+        { requests: { limit: 5 }, tokens: 5 },
+      ]) {
+        expect(() => limiter.configure(bad as never)).toThrow(/`configure|limit|burst|lmit|tokens/);
+      }
+      expect(limiter.stats()).toEqual(before);
+    });
+  });
+
+  describe('.full', () => {
+    it('tells whether a new limiter would do as well', async () => {
+      const { clock, limiter } = setUp({ limit: 10 });
+      expect(limiter.full).toBe(true);
+      limiter.tryAcquire();
+      expect(limiter.full).toBe(false);
+      await clock.advance(100);
+      expect(limiter.full).toBe(true);
+      limiter.pause(1000);
+      expect(limiter.full).toBe(false);
+      await clock.advance(1000);
+      expect(limiter.full).toBe(true);
+      limiter.sync({ remaining: 9, resetMs: 5000 });
+      await clock.advance(100);
+      // The tokens are there again, but the upstream's answer still counts.
+      expect(limiter.full).toBe(false);
+      await clock.advance(4900);
+      expect(limiter.full).toBe(true);
     });
   });
 

@@ -1,0 +1,118 @@
+import type { Clock } from '../clock.ts';
+import { AbortWatch } from './abort.ts';
+import { Awaiters } from './awaiters.ts';
+import { amountOf, type Demand } from './buckets.ts';
+import { type Deadline, Deadlines } from './deadlines.ts';
+import { PriorityLine, type PriorityNode } from './priority-line.ts';
+import { type Run, type RunLimits, Runs } from './runs.ts';
+import { Tally } from './tally.ts';
+import { Time } from './time.ts';
+
+/** The options of one call of a rate limiter, checked. */
+export interface Call extends RunLimits {
+  readonly demand: Demand;
+  readonly waitTimeoutMs: number;
+  /** Undefined: the least urgent. */
+  readonly priority: number | undefined;
+  /** Whether a task follows. */
+  readonly runs: boolean;
+}
+
+/** One who waits for a lease. */
+export class Waiter<Lease> implements PriorityNode<Waiter<Lease>> {
+  previous: Waiter<Lease> | undefined;
+  next: Waiter<Lease> | undefined;
+  slot = 0;
+  readonly id: number;
+  readonly demand: Demand;
+  readonly priority: number;
+  /** The tick at which it joined the line. */
+  readonly since: number;
+  readonly call: Call;
+  inLine = false;
+  deadline: Deadline | undefined;
+  resolve!: (lease: Lease) => void;
+  reject!: (reason: unknown) => void;
+
+  constructor(id: number, priority: number, since: number, call: Call) {
+    this.id = id;
+    this.demand = call.demand;
+    this.priority = priority;
+    this.since = since;
+    this.call = call;
+  }
+}
+
+/** What has a deadline: one who waits, a task that runs, or the turn of the first in line. */
+export type Subject<Lease> = Waiter<Lease> | Run<Lease> | 'turn';
+
+/**
+ * Everything that a limiter needs only when somebody has to wait or a task can be interrupted: most
+ * of those in a `Keyed` never do.
+ */
+export class Lobby<Lease> {
+  readonly line: PriorityLine<Waiter<Lease>>;
+  readonly signals: AbortWatch<Waiter<Lease> | Run<Lease>>;
+  readonly deadlines: Deadlines<Subject<Lease>>;
+  readonly runs: Runs<Lease>;
+  readonly idle = new Awaiters();
+  /** When the first in line can be granted, as far as is known. */
+  turn: Deadline | undefined;
+  /** Whether anybody has left the line since the limiter looked last. */
+  left = false;
+  /** `owed[p - 1][i]`: what those who wait with priority p want of bucket i. */
+  readonly #owed: number[][];
+
+  readonly waitMs = new Tally();
+  queued = 0;
+  cancelled = 0;
+  timedOut = 0;
+
+  constructor(
+    clock: Clock,
+    priorities: number,
+    buckets: number,
+    aborted: (subjects: ReadonlySet<Waiter<Lease> | Run<Lease>>, reason: unknown) => void,
+    due: (due: readonly Subject<Lease>[]) => void,
+    over: () => void,
+  ) {
+    const time = new Time(clock);
+    this.line = new PriorityLine(priorities);
+    this.signals = new AbortWatch(aborted);
+    this.deadlines = new Deadlines(time, due);
+    // A task of `run` has neither a time limit nor a grace: only its end is of interest.
+    this.runs = new Runs(time, this.signals, this.deadlines, over, over);
+    this.#owed = Array.from({ length: priorities }, () => Array<number>(buckets).fill(0));
+  }
+
+  /** What is owed, of each bucket, to those who are called before a newcomer with `priority`. */
+  owed(priority: number): number[] {
+    const [most, ...rest] = this.#owed.slice(0, priority);
+    return most!.map((owed, index) => rest.reduce((sum, counts) => sum + counts[index]!, owed));
+  }
+
+  join(waiter: Waiter<Lease>): void {
+    waiter.inLine = true;
+    this.queued++;
+    this.line.push(waiter);
+    this.#owe(waiter, 1);
+  }
+
+  /** Out of the line and out of everything that could call it again. */
+  leave(waiter: Waiter<Lease>): void {
+    const { signal } = waiter.call;
+    waiter.inLine = false;
+    this.left = true;
+    this.line.remove(waiter);
+    this.#owe(waiter, -1);
+    if (signal !== undefined) this.signals.remove(signal, waiter);
+    if (waiter.deadline !== undefined) this.deadlines.remove(waiter.deadline);
+  }
+
+  #owe({ priority, demand }: Waiter<Lease>, sign: 1 | -1): void {
+    const counts = this.#owed[priority - 1]!;
+    for (let index = 0; index < counts.length; index++) {
+      counts[index]! += sign * amountOf(demand, index);
+    }
+  }
+}
