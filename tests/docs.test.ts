@@ -1,0 +1,91 @@
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+import * as errors from 'sluice';
+import { toHttpError } from 'sluice/http';
+import { describe, expect, it } from 'vitest';
+
+import { readSources } from './support/sources.ts';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const read = (path: string): string => readFileSync(join(root, path), 'utf8');
+
+/** The rows of the Markdown tables in a text, as their cells, without the heads. */
+function rows(markdown: string): string[][] {
+  return markdown
+    .split('\n')
+    .filter((line) => line.startsWith('| `'))
+    .map((line) => line.slice(1, -1).split('|'))
+    .map((cells) => cells.map((cell) => cell.trim().replace(/^`([^`]+)`$/, '$1')));
+}
+
+describe('docs/errors.md', () => {
+  const documented = rows(read('docs/errors.md'));
+
+  it('lists every class of error, each with its code', () => {
+    const classes = Object.entries(errors)
+      .filter(([, value]) => Object.getPrototypeOf(value) === errors.SluiceError)
+      .map(([name]) => name);
+    expect(documented.map(([name]) => name!).toSorted()).toEqual(classes.toSorted());
+
+    const source = readSources().find(({ path }) => path === 'errors.ts')!.code;
+    const declared = [...source.matchAll(/class (\w+) extends SluiceError \{[^}]*?'(ERR_\w+)'/g)];
+    expect(documented.map(([name, code]) => `${name} ${code}`).toSorted()).toEqual(
+      declared.map(([, name, code]) => `${name} ${code}`).toSorted(),
+    );
+  });
+
+  it('tells the status that toHttpError answers with', () => {
+    for (const [name, code, , , status] of documented) {
+      const error = Object.assign(Object.create(errors.SluiceError.prototype) as Error, {
+        code,
+        message: '',
+      });
+      expect(toHttpError(error)?.status, name).toBe(Number(status));
+    }
+  });
+});
+
+describe('docs/events.md', () => {
+  const sections = read('docs/events.md').split(/^## /m).slice(1);
+  const documented = new Map(
+    sections.map((section) => [/^\w+/.exec(section)![0], rows(section)] as const),
+  );
+  const declared = new Map(
+    readSources().flatMap(({ code }) => {
+      const events = /^export interface \w+Events \{\n([\s\S]*?)^\}/m.exec(code)?.[1];
+      const name = /^export class (\w+)[^{]*extends Emitter</m.exec(code)?.[1];
+      return events === undefined || name === undefined ? [] : [[name, events] as const];
+    }),
+  );
+
+  it('has a section for each primitive with events', () => {
+    expect(declared.size).toBeGreaterThan(0);
+    expect([...documented.keys()].toSorted()).toEqual([...declared.keys()].toSorted());
+  });
+
+  it.each([...declared.keys()])('lists the events of %s, each with its payload', (name) => {
+    const members = [...declared.get(name)!.matchAll(/^ {2}(\w+): (.+);$/gm)];
+    const told = documented.get(name)!.map(([event, , payload]) => `${event}: ${payload}`);
+    const plain = members.map(([, event, payload]) => `${event}: ${payload}`);
+    expect(told).toEqual(plain.map((each) => each.replace('readonly ', '')));
+  });
+});
+
+describe('links in the documentation', () => {
+  const files = [
+    ...readdirSync(root).filter((name) => name.endsWith('.md')),
+    ...readdirSync(join(root, 'docs'), { recursive: true, encoding: 'utf8' })
+      .filter((name) => name.endsWith('.md'))
+      .map((name) => `docs/${name}`),
+  ];
+
+  it.each(files)('lead somewhere, in %s', (file) => {
+    const targets = [...read(file).matchAll(/\]\(([^)\s]+)\)/g)].map(([, target]) => target!);
+    const missing = targets
+      .filter((target) => !/^(?:https?:|#)/.test(target))
+      .filter((target) => !existsSync(join(root, dirname(file), target.replace(/#.*$/, ''))));
+    expect(missing).toEqual([]);
+  });
+});
