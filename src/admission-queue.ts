@@ -284,8 +284,9 @@ export class AdmissionQueue
   readonly #overflow: 'reject' | 'shed';
   readonly #graceMs: number;
   readonly #generateId: (() => string) | undefined;
-  /** The call of who gives no options. */
+  /** The call of who gives no options, and of who gives a priority and nothing else. */
   readonly #plain: Call;
+  readonly #plainAt: readonly Call[];
   #concurrency: number;
   #paused = false;
   #closed = false;
@@ -347,6 +348,10 @@ export class AdmissionQueue
       enqueuedAt: undefined,
       onTicket: undefined,
     };
+    this.#plainAt = Array.from({ length: this.#priorities }, (_, index) => ({
+      ...this.#plain,
+      priority: index + 1,
+    }));
     const history = given.history ?? 1000;
     this.#finished = new History(integerWithin('history', history, 0, Number.MAX_SAFE_INTEGER));
     this.#time = new Time(given.clock);
@@ -565,15 +570,21 @@ export class AdmissionQueue
 
   #read(where: string, options: EnqueueOptions | undefined): Call {
     if (options === undefined) return this.#plain;
+    const names = Object.keys(options);
+    if (names.length === 1 && names[0] === 'priority') {
+      // By far the most frequent one: there is nothing to make for it.
+      const { priority = this.#plain.priority } = options;
+      return this.#plainAt[this.#priority('priority', priority) - 1]!;
+    }
     const given = readOptions(where, options, CALL_OPTIONS);
-    const { id, key, priority, metadata, signal, enqueuedAt, onTicket } = given;
+    const { id, key, metadata, signal, enqueuedAt, onTicket } = given;
+    const { priority = this.#plain.priority } = given;
     const { waitTimeoutMs = this.#plain.waitTimeoutMs } = given;
     const { runTimeoutMs = this.#plain.runTimeoutMs } = given;
     return {
       id: id === undefined ? undefined : text('id', id),
       key: key === undefined ? undefined : text('key', key),
-      priority:
-        priority === undefined ? this.#plain.priority : this.#priority('priority', priority),
+      priority: this.#priority('priority', priority),
       metadata,
       signal: signal && abortSignal('signal', signal),
       waitTimeoutMs: msOrInfinity('waitTimeoutMs', waitTimeoutMs),
@@ -725,6 +736,7 @@ export class AdmissionQueue
     if (entry.status === 'active') {
       entry.perform(entry.task as (context: QueueContext) => unknown, new Context(entry));
     } else {
+      this.#unwatch(entry);
       this.#vacate(entry);
       this.#pump();
       deliver(this);
@@ -873,7 +885,7 @@ export class AdmissionQueue
     if (priority !== entry.priority) {
       this.#line.remove(entry);
       entry.priority = priority;
-      entry.movedAt = this.#time.now();
+      entry.placedAt = this.#time.now();
       this.#line.push(entry);
       this.#positions.changed();
       deliver(this);

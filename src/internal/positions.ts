@@ -56,12 +56,17 @@ export class Positions {
   #announce(): void {
     const before = this.#announced;
     this.#announced = new Map();
+    // Those who are not in line any more run, or are over: first, since an id may be in use again.
+    for (const entry of before.keys()) {
+      if (entry.status !== 'waiting') this.#tell(entry, this.#positionOf(entry), before);
+    }
+    // Those who are not in line any more run, or are over. They come first: an id that is over may
+    // be in line again.
+    for (const entry of before.keys()) {
+      if (entry.status !== 'waiting') this.#tell(entry, this.#positionOf(entry), before);
+    }
     let position = 0;
     for (const entry of this.#line) this.#tell(entry, ++position, before);
-    // Those who are not in line any more run, or are over.
-    for (const entry of before.keys()) {
-      if (!this.#announced.has(entry)) this.#tell(entry, this.#positionOf(entry), before);
-    }
   }
 
   #tell(entry: Entry, position: number, before: ReadonlyMap<Entry, number>): void {
