@@ -60,11 +60,6 @@ export class Positions {
     for (const entry of before.keys()) {
       if (entry.status !== 'waiting') this.#tell(entry, this.#positionOf(entry), before);
     }
-    // Those who are not in line any more run, or are over. They come first: an id that is over may
-    // be in line again.
-    for (const entry of before.keys()) {
-      if (entry.status !== 'waiting') this.#tell(entry, this.#positionOf(entry), before);
-    }
     let position = 0;
     for (const entry of this.#line) this.#tell(entry, ++position, before);
   }
