@@ -13,6 +13,7 @@ export type ErrorCode =
   | 'ERR_SESSIONS_FULL'
   | 'ERR_SESSION_TIMEOUT'
   | 'ERR_METADATA_TOO_LARGE'
+  | 'ERR_KEYS_FULL'
   | 'ERR_STREAM_TIMEOUT';
 
 /**
@@ -186,6 +187,18 @@ export class MetadataTooLargeError extends SluiceError {
     this.key = key;
     this.bytes = bytes;
     this.maxBytes = maxBytes;
+  }
+}
+
+/** `maxKeys` instances are there already, and none of them that was looked at can be forgotten. */
+export class KeysFullError extends SluiceError {
+  override readonly name = 'KeysFullError';
+  readonly code = 'ERR_KEYS_FULL';
+  readonly maxKeys: number;
+
+  constructor(maxKeys: number) {
+    super(`All of ${maxKeys} keys are in use.`);
+    this.maxKeys = maxKeys;
   }
 }
 

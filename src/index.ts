@@ -9,6 +9,7 @@ export {
   type TaskContext,
 } from './gate.ts';
 export * from './admission-queue.ts';
+export * from './keyed.ts';
 export * from './rate-limiter.ts';
 export * from './semaphore.ts';
 export {

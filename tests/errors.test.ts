@@ -50,6 +50,7 @@ const samples: { error: errors.SluiceError; code: errors.ErrorCode; data: object
     code: 'ERR_SESSIONS_FULL',
     data: { active: 7, maxActive: 7 },
   },
+  { error: new errors.KeysFullError(9), code: 'ERR_KEYS_FULL', data: { maxKeys: 9 } },
   {
     error: new errors.SessionTimeoutError('s', 30),
     code: 'ERR_SESSION_TIMEOUT',

@@ -27,9 +27,11 @@ const STATUS: Readonly<Record<ErrorCode, number>> = {
   ERR_RATE_LIMITED: 429,
   ERR_DUPLICATE_ID: 409,
   ERR_SESSIONS_FULL: 503,
+  ERR_KEYS_FULL: 503,
   ERR_SESSION_TIMEOUT: 504,
   ERR_METADATA_TOO_LARGE: 413,
   ERR_STREAM_TIMEOUT: 504,
+  ERR_KEYS_FULL: 503,
 };
 
 /** Status, headers and body for an error of this library; undefined for any other. */
