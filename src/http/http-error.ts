@@ -31,7 +31,6 @@ const STATUS: Readonly<Record<ErrorCode, number>> = {
   ERR_SESSION_TIMEOUT: 504,
   ERR_METADATA_TOO_LARGE: 413,
   ERR_STREAM_TIMEOUT: 504,
-  ERR_KEYS_FULL: 503,
 };
 
 /** Status, headers and body for an error of this library; undefined for any other. */
