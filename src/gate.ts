@@ -111,7 +111,7 @@ class Composition implements Gate<TaskContext, LooseOptions> {
   readonly [optionNames]: ReadonlySet<string> | undefined;
 
   constructor(gates: readonly NamedGate[]) {
-    this.#gates = [...gates];
+    this.#gates = gates;
     const names = gates.map((gate) => gate[optionNames]);
     this[optionNames] = names.includes(undefined)
       ? undefined

@@ -48,8 +48,8 @@ function allowsPackage(importer: string, { from, typeOnly }: Import): boolean {
       return ['session-manager.ts', 'internal/context.ts'].includes(importer);
     }
     default: {
-      // What node:http hands to a handler has a type, and no other name.
-      return from === 'node:http' && typeOnly && importer.startsWith('http/');
+      // What a server hands to a handler has a type, and no other name.
+      return /^node:http2?$/.test(from) && typeOnly && importer.startsWith('http/');
     }
   }
 }
