@@ -24,6 +24,7 @@ import {
   readOptions,
   text,
 } from './internal/assert.ts';
+import { Arrivals } from './internal/arrivals.ts';
 import { Awaiters } from './internal/awaiters.ts';
 import { Deadlines } from './internal/deadlines.ts';
 import { deliver, Emitter, heard, post } from './internal/emitter.ts';
@@ -302,6 +303,7 @@ export class AdmissionQueue
   readonly #idle = new Awaiters();
 
   readonly #service = new ServiceTimes();
+  readonly #arrivals: Arrivals;
   readonly #throughput = new RateWindow();
   readonly #waitMs = new Tally();
   readonly #runMs = new Tally();
@@ -320,7 +322,7 @@ export class AdmissionQueue
     now: () => this.#time.now(),
     identify: (entry) => this.#identify(entry),
     positionOf: (entry) => this.#positionOf(entry),
-    estimateOf: (entry) => this.estimateWaitMs(this.#positionOf(entry)),
+    estimateOf: (entry) => this.#estimate(this.#positionOf(entry), entry.priority),
     cancel: (entry, reason) => this.#cancel(entry, reason),
     setPriority: (entry, priority) => this.#setPriority(entry, priority),
     positionsOf: (entry) => this.#positions.iterate(entry),
@@ -356,6 +358,7 @@ export class AdmissionQueue
     this.#finished = new History(integerWithin('history', history, 0, Number.MAX_SAFE_INTEGER));
     this.#time = new Time(given.clock);
     this.#line = new PriorityLine(this.#priorities);
+    this.#arrivals = new Arrivals(this.#priorities);
     this.#deadlines = new Deadlines(this.#time, (due, now) => this.#expired(due, now));
     this.#positions = new Positions(this, this.#line, (entry) => this.#positionOf(entry));
   }
@@ -456,17 +459,14 @@ export class AdmissionQueue
   }
 
   /**
-   * How long a ticket at `position` (default: of a newcomer of the least urgent priority) has to
-   * wait, in ms: position x mean service time / concurrency, over the latest 256 service times.
+   * How long a ticket of the least urgent priority at `position` (default: a newcomer's) has to
+   * wait, in ms: position x mean service time / concurrency, divided by the share of the places that
+   * the more urgent ones to come will leave. Taken over the latest 256 service times and arrivals.
    * 0 if it could start now, undefined while paused and until 5 tasks have settled.
    */
   estimateWaitMs(position: number = this.#line.length + 1): number | undefined {
     integerWithin('position', position, -2, Number.MAX_SAFE_INTEGER);
-    if (position <= 0) return 0;
-    if (this.#paused) return undefined;
-    if (position <= this.#concurrency - this.#running.length) return 0;
-    const meanMs = this.#service.meanMs;
-    return meanMs === undefined ? undefined : (position * meanMs) / this.#concurrency;
+    return this.#estimate(position, this.#priorities);
   }
 
   /** Moves a waiting ticket to the end of another priority. False if no such ticket waits. */
@@ -608,7 +608,7 @@ export class AdmissionQueue
     // A record may come from a clock that was ahead of this one.
     const entry = new Entry(this.#owner, task, call, id, Math.min(call.enqueuedAt ?? now, now));
     if (!this.#paused && this.#running.length < this.#concurrency) {
-      this.#enter(entry, id);
+      this.#enter(entry, id, now);
       this.#grant(entry, now);
       return entry;
     }
@@ -617,7 +617,7 @@ export class AdmissionQueue
       full && this.#overflow === 'shed' ? this.#line.lastBelow(call.priority) : undefined;
     if (full && victim === undefined) throw this.#refuse(call, this.#fullError());
     if (call.waitTimeoutMs === 0) throw this.#refuse(call, new WaitTimeoutError(0));
-    this.#enter(entry, id);
+    this.#enter(entry, id, now);
     if (victim !== undefined) {
       const error = new ShedError(now - victim.enqueuedAt, this.#retryAfterMs());
       this.#leave(victim, 'shed', error, now);
@@ -627,7 +627,7 @@ export class AdmissionQueue
   }
 
   /** The entry is accepted, unless its signal is not to be listened to or aborts meanwhile. */
-  #enter(entry: Entry, id: string | undefined): void {
+  #enter(entry: Entry, id: string | undefined, now: number): void {
     const { signal } = entry.call;
     if (signal !== undefined) {
       this.#signals.add(signal, entry);
@@ -638,6 +638,7 @@ export class AdmissionQueue
       }
     }
     this.#accepted++;
+    this.#arrivals.add(now, entry.priority);
     if (id !== undefined) {
       this.#finished.forget(id);
       this.#known.set(id, entry);
@@ -671,6 +672,20 @@ export class AdmissionQueue
       estimatedWaitMs: this.estimateWaitMs(),
       retryAfterMs: this.#retryAfterMs(),
     });
+  }
+
+  /** A. Cobham, "Priority assignment in waiting line problems" (1954), for those still to come. */
+  #estimate(position: number, priority: number): number | undefined {
+    if (position <= 0) return 0;
+    if (this.#paused) return undefined;
+    if (position <= this.#concurrency - this.#running.length) return 0;
+    const { meanMs } = this.#service;
+    if (meanMs === undefined) return undefined;
+    const intervalMs = meanMs / this.#concurrency;
+    const rate = this.#arrivals.ratePerMsAbove(priority, this.#time.now());
+    // More urgent ones that take everything leave a wait without end: ten times is long enough.
+    const left = Math.max(0.1, 1 - rate * intervalMs);
+    return (position * intervalMs) / left;
   }
 
   /** When the next place in line should come free: one leaves it for each task that settles. */

@@ -1,0 +1,205 @@
+// node --expose-gc bench/admission-queue.ts [--smoke]
+import fastq from 'fastq';
+import PQueue from 'p-queue';
+import { AdmissionQueue } from 'sluice';
+
+import {
+  figures,
+  heading,
+  interleave,
+  median,
+  smoke,
+  type Subject,
+  timed,
+  verdict,
+} from './harness.ts';
+
+type Task = () => Promise<void>;
+const LIMIT = 10;
+const PRIORITIES = 5;
+const task: Task = async () => {};
+const options = Array.from({ length: PRIORITIES }, (_, index) => ({ priority: index + 1 }));
+const newQueue = (): AdmissionQueue =>
+  new AdmissionQueue({ concurrency: LIMIT, maxWaiting: Infinity, history: 0 });
+
+function burst(
+  name: string,
+  tasks: number,
+  run: (task: Task, index: number) => Promise<unknown>,
+): Subject {
+  const answers = Array.from<Promise<unknown>>({ length: tasks });
+  return {
+    name,
+    round: () =>
+      timed(() => {
+        for (let i = 0; i < tasks; i++) answers[i] = run(task, i);
+        return Promise.all(answers);
+      }),
+  };
+}
+
+{
+  const tasks = smoke ? 100 : 100_000;
+  heading(`${tasks} microtask tasks through a limit of ${LIMIT}, ms`);
+  const queue = newQueue();
+  const plain = newQueue();
+  const fast = fastq.promise((each: Task) => each(), LIMIT);
+  const pQueue = new PQueue({ concurrency: LIMIT });
+  const medians = await interleave([
+    burst('sluice, 5 priorities', tasks, (each, i) => queue.run(each, options[i % PRIORITIES])),
+    burst('sluice, one priority', tasks, (each) => plain.run(each)),
+    burst('fastq.promise, no priorities', tasks, (each) => fast.push(each)),
+    burst('p-queue, 5 priorities', tasks, (each, i) =>
+      pQueue.add(each, { priority: PRIORITIES - (i % PRIORITIES) }),
+    ),
+  ]);
+  figures(medians, 'ms');
+  const ours = medians.get('sluice, 5 priorities')!;
+  verdict(
+    '5 priorities, to fastq.promise',
+    ours / medians.get('fastq.promise, no priorities')!,
+    1.3,
+  );
+  verdict('5 priorities, to p-queue', ours / medians.get('p-queue, 5 priorities')!, 0.05);
+}
+
+{
+  const [short, long] = smoke ? [100, 200] : [10_000, 1_000_000];
+  heading('growth: ns per task, enqueued and drained');
+  const queue = newQueue();
+  const perTask = (tasks: number): Subject => {
+    const { name, round } = burst(`${tasks} waiting`, tasks, (each, i) =>
+      queue.run(each, options[i % PRIORITIES]),
+    );
+    return { name, round: async () => ((await round()) * 1e6) / tasks };
+  };
+  const medians = await interleave([perTask(short), perTask(long)], 5);
+  figures(medians, 'ns');
+  verdict('growth', medians.get(`${long} waiting`)! / medians.get(`${short} waiting`)!, 1.5);
+}
+
+/** A queue in which `waiting` tickets wait and nothing moves. */
+function stuck(waiting: number): AdmissionQueue {
+  const queue = newQueue();
+  queue.pause();
+  for (let i = 0; i < waiting; i++) queue.enqueue(task, options[i % PRIORITIES]);
+  return queue;
+}
+
+function shuffled<T>(items: T[]): T[] {
+  for (let i = items.length - 1; i > 0; i--) {
+    const j = Math.floor(Math.random() * (i + 1));
+    [items[i], items[j]] = [items[j]!, items[i]!];
+  }
+  return items;
+}
+
+{
+  const [short, long] = smoke ? [100, 200] : [1000, 1_000_000];
+  heading('ticket.position of random tickets, ns');
+  const questions = smoke ? 100 : 100_000;
+  const asking = (waiting: number): Subject => {
+    const tickets = shuffled([...stuck(waiting).tickets()]);
+    let sum = 0;
+    return {
+      name: `${waiting} waiting`,
+      round: async () => {
+        const ms = await timed(() => {
+          for (let i = 0; i < questions; i++) sum += tickets[i % waiting]!.position;
+        });
+        if (sum === 0) throw new Error('Nobody had a position.');
+        return (ms * 1e6) / questions;
+      },
+    };
+  };
+  const medians = await interleave([asking(short), asking(long)]);
+  figures(medians, 'ns');
+  const slow = medians.get(`${long} waiting`)!;
+  verdict('position at the long line, ns', slow, 300);
+  verdict('position, long to short', slow / medians.get(`${short} waiting`)!, 3);
+}
+
+{
+  const waiting = smoke ? 100 : 50_000;
+  const leaving = waiting / 2;
+  heading(`abort ${leaving} of ${waiting} waiting in random order, ms`);
+  const aborting = (
+    name: string,
+    fill: (signal: AbortSignal) => Promise<unknown>,
+    drain: () => Promise<unknown>,
+  ): Subject => ({
+    name,
+    round: async () => {
+      const controllers = Array.from({ length: waiting }, () => new AbortController());
+      const answers = controllers.map(({ signal }) => fill(signal).catch(() => undefined));
+      const order = shuffled([...controllers]).slice(0, leaving);
+      const ms = await timed(() => {
+        for (const controller of order) controller.abort();
+      });
+      await drain();
+      await Promise.all(answers);
+      return ms;
+    },
+  });
+  const queue = newQueue();
+  queue.pause();
+  const pQueue = new PQueue({ concurrency: LIMIT, autoStart: false });
+  const medians = await interleave(
+    [
+      aborting(
+        'sluice',
+        (signal) => queue.run(task, { signal }),
+        async () => {
+          queue.resume();
+          await queue.idle();
+          queue.pause();
+        },
+      ),
+      aborting(
+        'p-queue',
+        (signal) => pQueue.add(task, { signal }),
+        async () => {
+          pQueue.start();
+          await pQueue.onIdle();
+          pQueue.pause();
+        },
+      ),
+    ],
+    3,
+  );
+  figures(medians, 'ms');
+  verdict('abort, to p-queue', medians.get('sluice')! / medians.get('p-queue')!, 0.02);
+}
+
+{
+  const waiting = smoke ? 100 : 100_000;
+  heading('bytes held for each that waits');
+  /** What `waiting` more callers add to the heap, measured after full collections. */
+  const bytes = async (run: (task: Task, index: number) => Promise<unknown>): Promise<number> => {
+    const gate = Promise.withResolvers<void>();
+    const answers: Promise<unknown>[] = [];
+    for (let i = 0; i < LIMIT; i++) answers.push(run(() => gate.promise, 0));
+    const more = Array.from<Promise<unknown>>({ length: waiting });
+    globalThis.gc?.();
+    const before = process.memoryUsage().heapUsed;
+    for (let i = 0; i < waiting; i++) more[i] = run(task, i);
+    globalThis.gc?.();
+    const held = process.memoryUsage().heapUsed - before;
+    gate.resolve();
+    await Promise.all([...answers, ...more]);
+    return held / waiting;
+  };
+  const sizes = { sluice: [] as number[], fastq: [] as number[] };
+  for (let round = 0; round < (smoke ? 1 : 5); round++) {
+    const queue = newQueue();
+    const fast = fastq.promise((each: Task) => each(), LIMIT);
+    sizes.sluice.push(await bytes((each, i) => queue.run(each, options[i % PRIORITIES])));
+    sizes.fastq.push(await bytes((each) => fast.push(each)));
+  }
+  const medians = new Map([
+    ['sluice, 5 priorities', median(sizes.sluice)],
+    ['fastq.promise', median(sizes.fastq)],
+  ]);
+  figures(medians, 'bytes');
+  verdict('bytes, to fastq.promise', median(sizes.sluice) / median(sizes.fastq), 1.3);
+}

@@ -1,0 +1,93 @@
+// node --expose-gc bench/semaphore.ts [--smoke]
+import { Sema } from 'async-sema';
+import { Semaphore as EsSemaphore } from 'es-toolkit';
+import fastq from 'fastq';
+import pLimit from 'p-limit';
+import PQueue from 'p-queue';
+import { Semaphore } from 'sluice';
+
+import { figures, heading, interleave, smoke, type Subject, timed, verdict } from './harness.ts';
+
+const TASKS = smoke ? 100 : 100_000;
+const LIMIT = 10;
+const task = async (): Promise<void> => {};
+
+/** All tasks at once through the limit, until the last has settled. */
+function burst(name: string, run: (task: () => Promise<void>) => Promise<unknown>): Subject {
+  const answers = Array.from<Promise<unknown>>({ length: TASKS });
+  return {
+    name,
+    round: () =>
+      timed(() => {
+        for (let i = 0; i < TASKS; i++) answers[i] = run(task);
+        return Promise.all(answers);
+      }),
+  };
+}
+
+heading(`${TASKS} microtask tasks through a limit of ${LIMIT}, ms`);
+const semaphore = new Semaphore(LIMIT);
+const queue = fastq.promise((each: () => Promise<void>) => each(), LIMIT);
+const sema = new Sema(LIMIT);
+const es = new EsSemaphore(LIMIT);
+const limit = pLimit(LIMIT);
+const pQueue = new PQueue({ concurrency: LIMIT });
+const bursts = await interleave([
+  burst('sluice Semaphore.run', (each) => semaphore.run(each)),
+  burst('fastq.promise', (each) => queue.push(each)),
+  burst('async-sema', async (each) => {
+    await sema.acquire();
+    try {
+      return await each();
+    } finally {
+      sema.release();
+    }
+  }),
+  burst('es-toolkit', async (each) => {
+    await es.acquire();
+    try {
+      return await each();
+    } finally {
+      es.release();
+    }
+  }),
+  burst('p-limit', (each) => limit(each)),
+  burst('p-queue', (each) => pQueue.add(each)),
+]);
+figures(bursts, 'ms');
+const [ours, ...peers] = [...bursts.values()];
+verdict('Semaphore.run, to the fastest peer', ours! / Math.min(...peers), 0.6);
+
+const TURNS = smoke ? 100 : 200_000;
+heading('acquire and release with nobody else there, ns');
+const alone = new Semaphore(1);
+const semaAlone = new Sema(1);
+const uncontended = await interleave([
+  {
+    name: 'sluice Semaphore',
+    round: async () => {
+      const ms = await timed(async () => {
+        for (let i = 0; i < TURNS; i++) (await alone.acquire()).release();
+      });
+      return (ms * 1e6) / TURNS;
+    },
+  },
+  {
+    name: 'async-sema',
+    round: async () => {
+      const ms = await timed(async () => {
+        for (let i = 0; i < TURNS; i++) {
+          await semaAlone.acquire();
+          semaAlone.release();
+        }
+      });
+      return (ms * 1e6) / TURNS;
+    },
+  },
+]);
+figures(uncontended, 'ns');
+verdict(
+  'acquire + release, to async-sema',
+  uncontended.get('sluice Semaphore')! / uncontended.get('async-sema')!,
+  1.2,
+);
