@@ -119,7 +119,7 @@ export interface SemaphoreEvents {
   /** Got its permit, after `waitedMs` (0 for those who did not queue). */
   acquired: SemaphoreWaitedEvent;
   released: SemaphoreEvent;
-  /** Left the line because its signal was aborted or the semaphore was closed. */
+  /** Left the line: its signal was aborted, the semaphore closed or became too small for it. */
   cancelled: SemaphoreWaitedEvent;
   /** Left the line because of `waitTimeoutMs`. */
   timedOut: SemaphoreWaitedEvent;
@@ -411,14 +411,11 @@ export class Semaphore
     positiveInteger('capacity', capacity);
     if (capacity === this.#capacity) return;
     this.#capacity = capacity;
+    if (heard(this, 'resized')) post(this, 'resized', { capacity, ...this.#gauges() });
     for (const waiter of this.#line) {
       const { weight } = waiter.call;
-      if (weight > capacity) {
-        this.#leave(waiter);
-        waiter.reject(this.#refuse(weight, new ExceedsCapacityError(weight, capacity)));
-      }
+      if (weight > capacity) this.#cancel(waiter, new ExceedsCapacityError(weight, capacity));
     }
-    if (heard(this, 'resized')) post(this, 'resized', { capacity, ...this.#gauges() });
     this.#pump();
     deliver(this);
   }
