@@ -165,7 +165,8 @@ function shuffled<T>(items: T[]): T[] {
         },
       ),
     ],
-    3,
+    2,
+    1,
   );
   figures(medians, 'ms');
   verdict('abort, to p-queue', medians.get('sluice')! / medians.get('p-queue')!, 0.02);

@@ -13,19 +13,19 @@ export interface Subject {
   readonly round: () => number | Promise<number>;
 }
 
-const WARM_UP = smoke ? 0 : 3;
+const WARM_UP = 3;
 
 /** The median of each subject's rounds. */
 export async function interleave(
   subjects: readonly Subject[],
   rounds = 15,
+  warmUp = WARM_UP,
 ): Promise<Map<string, number>> {
   const all = new Map<string, number[]>(subjects.map(({ name }) => [name, []]));
-  for (let round = 0; round < (smoke ? 1 : rounds + WARM_UP); round++) {
+  for (let round = 0; round < (smoke ? 1 : rounds + warmUp); round++) {
     for (const subject of subjects) {
-      globalThis.gc?.();
       const figure = await subject.round();
-      if (round >= WARM_UP) all.get(subject.name)!.push(figure);
+      if (smoke || round >= warmUp) all.get(subject.name)!.push(figure);
     }
   }
   return new Map([...all].map(([name, values]) => [name, median(values)]));
