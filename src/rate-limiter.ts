@@ -75,6 +75,11 @@ interface CommonOptions {
   readonly maxWaiting?: number | undefined;
   /** How many priorities there are, 1 to 32. Default 5. */
   readonly priorities?: number | undefined;
+  /**
+   * The longest pause, in ms, whose end is waited for. While more than that is left of one, whoever
+   * waits or comes gets `ERR_RATE_LIMITED`. Default 300 000.
+   */
+  readonly maxPauseMs?: number | undefined;
   readonly clock?: Clock | undefined;
 }
 
@@ -94,7 +99,9 @@ export type RateLimiterOptions<Name extends string = never> = CommonOptions &
  * How many tokens something takes: a positive integer, which with named limits is taken of each; or
  * counts by name, where a limit that is not named is not touched.
  */
-export type Cost<Name extends string = never> = number | { readonly [N in Name]?: number };
+export type Cost<Name extends string = never> =
+  | number
+  | { readonly [N in Name]?: number | undefined };
 
 export interface RateLimiterAcquireOptions<Name extends string = never> {
   /** Default 1. */
@@ -152,12 +159,14 @@ export interface UpstreamCount {
   readonly remaining: number;
   /** In how many ms it is back at its full count. Default: not known. */
   readonly resetMs?: number | undefined;
+  /** Its full count, as headers tell it along with the rest. Of no effect: see `configure`. */
+  readonly limit?: number | undefined;
 }
 
 /** The `Of` of the only limit, or of some of the named ones. */
 export type PerLimit<Name extends string, Of> = [Name] extends [never]
   ? Of
-  : { readonly [N in Name]?: Of };
+  : { readonly [N in Name]?: Of | undefined };
 
 export interface RateLimiterStats {
   readonly limits: readonly LimitStats[];
@@ -245,9 +254,16 @@ export interface RateLimiterEvents {
 }
 
 const LIMIT_OPTIONS = new Set(['limit', 'intervalMs', 'burst']);
-const OPTIONS = new Set([...LIMIT_OPTIONS, 'limits', 'maxWaiting', 'priorities', 'clock']);
+const OPTIONS = new Set([
+  ...LIMIT_OPTIONS,
+  'limits',
+  'maxWaiting',
+  'priorities',
+  'maxPauseMs',
+  'clock',
+]);
 const ACQUIRE_OPTIONS = new Set(['cost', 'signal', 'waitTimeoutMs', 'priority']);
-const COUNT_OPTIONS = new Set(['remaining', 'resetMs']);
+const COUNT_OPTIONS = new Set(['remaining', 'resetMs', 'limit']);
 const SYNC_OPTIONS = new Set(['raise']);
 const CLOSE_OPTIONS = new Set(['waiting']);
 
@@ -337,6 +353,15 @@ const ACQUIRE_DEFAULTS: Call = {
 };
 const RUN_DEFAULTS: Call = { ...ACQUIRE_DEFAULTS, runs: true };
 
+interface Settings {
+  readonly maxWaiting: number;
+  readonly priorities: number;
+  readonly maxPauseMs: number;
+}
+
+/** One object for all limiters that ask for nothing else. */
+const SETTINGS: Settings = { maxWaiting: Infinity, priorities: 5, maxPauseMs: 300_000 };
+
 /**
  * Lets things happen at a bounded rate: a token bucket, or several that are taken from all or
  * nothing, with a line in front.
@@ -388,9 +413,7 @@ export class RateLimiter<Name extends string = never>
 {
   readonly #clock: Clock;
   readonly #first: NamedBucket;
-  readonly #priorities: number;
-  /** Undefined: no bound. */
-  readonly #maxWaiting: number | undefined;
+  readonly #settings: Settings;
   #lobby: Lobby<GrantedLease> | undefined;
   /** The tick at which the pause ends; 0 when there is none. */
   #pausedUntil = 0;
@@ -409,11 +432,8 @@ export class RateLimiter<Name extends string = never>
   constructor(options: RateLimiterOptions<Name>) {
     super();
     const given = readOptions('RateLimiter', options, OPTIONS);
-    const { maxWaiting, priorities, clock } = given;
-    this.#priorities = integerWithin('priorities', priorities ?? 5, 1, MAX_PRIORITIES);
-    this.#maxWaiting =
-      maxWaiting === undefined ? undefined : countOrInfinity('maxWaiting', maxWaiting);
-    this.#clock = checkedClock(clock);
+    this.#settings = settingsOf(given);
+    this.#clock = checkedClock(given.clock);
     const quotas = quotasOf(given);
     const now = ticksAt(readingOf(this.#clock));
     this.#first = quotas.reduceRight<NamedBucket | undefined>((next, [name, quota]) => {
@@ -471,7 +491,7 @@ export class RateLimiter<Name extends string = never>
     if (this.waiting === 0 && now >= this.#pausedUntil && fits(this.#first, demand)) {
       lease = this.#grant(id, demand, 0, false);
     } else {
-      this.#limit(id, demand, this.#priorities);
+      this.#limit(id, demand, this.#settings.priorities);
     }
     deliver(this);
     return lease as Lease<Name> | undefined;
@@ -530,12 +550,13 @@ export class RateLimiter<Name extends string = never>
   retryAfterMs(cost: Cost<Name> = 1): number {
     const demand = demandOf(this.#first, cost);
     if (this.#closed) return Infinity;
-    return this.#ms(this.#turn(demand, this.#priorities, this.#refill()).tick);
+    return this.#ms(this.#turn(demand, this.#settings.priorities, this.#refill()).tick);
   }
 
   /**
    * Holds every grant for `ms` from now, as an upstream's Retry-After asks; a longer pause that is
-   * running stays. Waiters that cannot wait for its end get `ERR_RATE_LIMITED` now.
+   * running stays. Waiters whose time is over before its end, and all of them where it is longer than
+   * `maxPauseMs`, get `ERR_RATE_LIMITED` now.
    */
   pause(ms: number): void {
     if (ms !== 0) positiveMs('ms', ms);
@@ -674,7 +695,7 @@ export class RateLimiter<Name extends string = never>
       priority:
         priority === undefined
           ? undefined
-          : integerWithin('priority', priority, 1, this.#priorities),
+          : integerWithin('priority', priority, 1, this.#settings.priorities),
     };
   }
 
@@ -717,7 +738,7 @@ export class RateLimiter<Name extends string = never>
     }
     const impossible = this.#impossible(demand);
     if (impossible !== undefined) throw this.#refuse(id, demand, impossible);
-    const priority = call.priority ?? this.#priorities;
+    const priority = call.priority ?? this.#settings.priorities;
     const now = this.#catchUp();
     const head = this.#lobby?.line.head;
     if (
@@ -730,10 +751,10 @@ export class RateLimiter<Name extends string = never>
       if (head !== undefined) this.#plan(this.#lobby!);
       return lease;
     }
-    if (this.#maxWaiting !== undefined && this.waiting >= this.#maxWaiting) {
+    const { maxWaiting } = this.#settings;
+    if (this.waiting >= maxWaiting) {
       const retryAfterMs = this.#ms(this.#turn(demand, priority, now).tick);
-      const { waiting } = this;
-      const full = { waiting, maxWaiting: this.#maxWaiting, retryAfterMs };
+      const full = { waiting: this.waiting, maxWaiting, retryAfterMs };
       throw this.#refuse(
         id,
         demand,
@@ -741,7 +762,10 @@ export class RateLimiter<Name extends string = never>
       );
     }
     const deadline = now + Math.ceil(waitTimeoutMs * TICKS_PER_MS);
-    if (deadline < Infinity && this.#earliest(demand, priority, now).tick > deadline) {
+    if (
+      this.#pausesLong(now) ||
+      (deadline < Infinity && this.#earliest(demand, priority, now).tick > deadline)
+    ) {
       const { tick, limit } = this.#turn(demand, priority, now);
       this.#limit(id, demand, priority);
       throw new RateLimitedError(this.#ms(tick), limit);
@@ -791,7 +815,7 @@ export class RateLimiter<Name extends string = never>
   #enter(): Lobby<GrantedLease> {
     return (this.#lobby ??= new Lobby(
       this.#clock,
-      this.#priorities,
+      this.#settings.priorities,
       [...each(this.#first)].length,
       (subjects, reason) => this.#aborted(subjects, reason),
       (due) => this.#due(due),
@@ -888,12 +912,18 @@ export class RateLimiter<Name extends string = never>
     return turnOf(ahead, demand, 0, tick);
   }
 
-  /** Those whose time ends before the pause does are told now. */
+  /** Whether the end of the pause is too far off to be waited for. */
+  #pausesLong(now: number): boolean {
+    return this.#pausedUntil - now > this.#settings.maxPauseMs * TICKS_PER_MS;
+  }
+
+  /** Those who will not see the end of the pause are told now. */
   #turnAway(lobby: Lobby<GrantedLease>, now: number): void {
     const late: LeaseWaiter[] = [];
+    const pausesLong = this.#pausesLong(now);
     for (const waiter of lobby.line) {
-      if (waiter.deadline === undefined) continue;
-      if (waiter.deadline.at * TICKS_PER_MS >= this.#pausedUntil) continue;
+      const until = (waiter.deadline?.at ?? Infinity) * TICKS_PER_MS;
+      if (!pausesLong && until >= this.#pausedUntil) continue;
       lobby.leave(waiter);
       late.push(waiter);
     }
@@ -1027,6 +1057,16 @@ export class RateLimiter<Name extends string = never>
   #aboutWait(waiter: LeaseWaiter, now: number): RateLimiterWaitedEvent {
     return { ...this.#about(waiter), waitedMs: (now - waiter.since) / TICKS_PER_MS };
   }
+}
+
+function settingsOf(given: CommonOptions): Settings {
+  const { maxWaiting, priorities, maxPauseMs } = given;
+  if ((maxWaiting ?? priorities ?? maxPauseMs) === undefined) return SETTINGS;
+  return {
+    maxWaiting: countOrInfinity('maxWaiting', maxWaiting ?? SETTINGS.maxWaiting),
+    priorities: integerWithin('priorities', priorities ?? SETTINGS.priorities, 1, MAX_PRIORITIES),
+    maxPauseMs: msOrInfinity('maxPauseMs', maxPauseMs ?? SETTINGS.maxPauseMs),
+  };
 }
 
 function quotaFrom({ limit, intervalMs, burst }: LimitOptions, prefix = ''): Quota {

@@ -99,6 +99,7 @@ describe('RateLimiter', () => {
       [{ limit: 1, maxWaiting: Number.NaN }, RangeError, 'maxWaiting'],
       [{ limit: 1, priorities: 0 }, RangeError, 'priorities'],
       [{ limit: 1, priorities: 33 }, RangeError, 'priorities'],
+      [{ limit: 1, maxPauseMs: -1 }, RangeError, 'maxPauseMs'],
       [{ limit: 1, clock: {} }, TypeError, 'clock'],
       [{ limits: {} }, TypeError, 'limits'],
       [{ limits: 3 }, TypeError, 'limits'],
@@ -755,6 +756,23 @@ describe('RateLimiter', () => {
       await clock.advance(2500);
       expect(patient).toEqual({ outcome: 'granted', at: 2600 });
       expect(clock.timers).toBe(0);
+    });
+
+    it('is not waited for beyond maxPauseMs: an upstream may ask for days', async () => {
+      const { clock, limiter } = setUp({ limit: 10, maxPauseMs: 60_000 });
+      limiter.tryAcquire(10);
+      const waiting = follow(clock, limiter.acquire());
+      const days = 3 * 86_400_000;
+      limiter.pause(days);
+      await settle();
+      expect(waiting.outcome).toEqual({ code: 'ERR_RATE_LIMITED', at: 0 });
+      await expect(limiter.acquire()).rejects.toMatchObject({ retryAfterMs: days });
+      expect(limiter.tryAcquire()).toBeUndefined();
+      expect(clock.timers).toBe(0);
+      await clock.advance(days - 60_000);
+      const patient = follow(clock, limiter.acquire());
+      await clock.advance(60_000);
+      expect(patient).toEqual({ outcome: 'granted', at: days });
     });
 
     it('arms no timer where nobody waits, and tells of its end with the next call', async () => {
