@@ -24,7 +24,6 @@ import {
   readOptions,
   text,
 } from './internal/assert.ts';
-import { Arrivals } from './internal/arrivals.ts';
 import { Awaiters } from './internal/awaiters.ts';
 import { Deadlines } from './internal/deadlines.ts';
 import { deliver, Emitter, heard, post } from './internal/emitter.ts';
@@ -41,12 +40,11 @@ import { Line } from './internal/line.ts';
 import { optionNames } from './internal/options.ts';
 import { type PositionEvent, Positions } from './internal/positions.ts';
 import { MAX_PRIORITIES, PriorityLine } from './internal/priority-line.ts';
-import { ServiceTimes } from './internal/service-times.ts';
-import { type Summary, Tally } from './internal/tally.ts';
+import { QueueMeter, type QueueTotals } from './internal/queue-meter.ts';
+import type { Summary } from './internal/tally.ts';
 import { Time } from './internal/time.ts';
-import { RateWindow } from './internal/window.ts';
 
-export type { PositionEvent, Summary, Ticket, TicketRecord, TicketStatus };
+export type { PositionEvent, QueueTotals, Summary, Ticket, TicketRecord, TicketStatus };
 
 export interface AdmissionQueueOptions {
   /** How many tasks may run at once: a positive integer. */
@@ -107,7 +105,8 @@ export interface QueueContext extends TaskContext {
   readonly ticket: Ticket;
 }
 
-export interface AdmissionQueueStats {
+/** Gauges now, and the totals since construction. */
+export interface AdmissionQueueStats extends QueueTotals {
   readonly concurrency: number;
   readonly active: number;
   readonly waiting: number;
@@ -116,21 +115,6 @@ export interface AdmissionQueueStats {
   readonly maxWaiting: number;
   readonly paused: boolean;
   readonly closed: boolean;
-  /** How many tickets have been accepted, started, completed, … since construction. */
-  readonly accepted: number;
-  readonly started: number;
-  readonly completed: number;
-  readonly failed: number;
-  readonly cancelled: number;
-  readonly timedOut: number;
-  readonly shed: number;
-  readonly refused: number;
-  readonly overrun: number;
-  /** How long those who started had waited, and how long places were held, in ms. */
-  readonly waitMs: Summary;
-  readonly runMs: Summary;
-  /** Tasks settled per second, over the last minute. */
-  readonly throughputPerSecond: number;
 }
 
 /** The gauges after the change. */
@@ -302,21 +286,7 @@ export class AdmissionQueue
   readonly #positions: Positions;
   readonly #idle = new Awaiters();
 
-  readonly #service = new ServiceTimes();
-  readonly #arrivals: Arrivals;
-  readonly #throughput = new RateWindow();
-  readonly #waitMs = new Tally();
-  readonly #runMs = new Tally();
-  #accepted = 0;
-  readonly #ended = {
-    completed: 0,
-    failed: 0,
-    cancelled: 0,
-    timedOut: 0,
-    shed: 0,
-    refused: 0,
-  };
-  #overrun = 0;
+  readonly #meter: QueueMeter;
 
   readonly #owner: EntryOwner = {
     now: () => this.#time.now(),
@@ -358,7 +328,7 @@ export class AdmissionQueue
     this.#finished = new History(integerWithin('history', history, 0, Number.MAX_SAFE_INTEGER));
     this.#time = new Time(given.clock);
     this.#line = new PriorityLine(this.#priorities);
-    this.#arrivals = new Arrivals(this.#priorities);
+    this.#meter = new QueueMeter(this.#priorities);
     this.#deadlines = new Deadlines(this.#time, (due, now) => this.#expired(due, now));
     this.#positions = new Positions(this, this.#line, (entry) => this.#positionOf(entry));
   }
@@ -554,13 +524,7 @@ export class AdmissionQueue
       maxWaiting: this.#maxWaiting,
       paused: this.#paused,
       closed: this.#closed,
-      accepted: this.#accepted,
-      started: this.#waitMs.summary().count,
-      ...this.#ended,
-      overrun: this.#overrun,
-      waitMs: this.#waitMs.summary(),
-      runMs: this.#runMs.summary(),
-      throughputPerSecond: this.#throughput.perSecond(this.#time.now()),
+      ...this.#meter.totals(this.#time.now()),
     };
   }
 
@@ -637,8 +601,7 @@ export class AdmissionQueue
         throw signal.reason;
       }
     }
-    this.#accepted++;
-    this.#arrivals.add(now, entry.priority);
+    this.#meter.accepted(now, entry.priority);
     if (id !== undefined) {
       this.#finished.forget(id);
       this.#known.set(id, entry);
@@ -657,7 +620,7 @@ export class AdmissionQueue
   }
 
   #refuse<E extends { readonly code: string } | undefined>(call: Call, error: E): E {
-    this.#ended.refused++;
+    this.#meter.ended('refused');
     if (heard(this, 'refused')) {
       const { key, priority } = call;
       post(this, 'refused', { key, priority, code: error?.code, ...this.#gauges() });
@@ -674,24 +637,17 @@ export class AdmissionQueue
     });
   }
 
-  /** A. Cobham, "Priority assignment in waiting line problems" (1954), for those still to come. */
   #estimate(position: number, priority: number): number | undefined {
     if (position <= 0) return 0;
     if (this.#paused) return undefined;
     if (position <= this.#concurrency - this.#running.length) return 0;
-    const { meanMs } = this.#service;
-    if (meanMs === undefined) return undefined;
-    const intervalMs = meanMs / this.#concurrency;
-    const rate = this.#arrivals.ratePerMsAbove(priority, this.#time.now());
-    // More urgent ones that take everything leave a wait without end: ten times is long enough.
-    const left = Math.max(0.1, 1 - rate * intervalMs);
-    return (position * intervalMs) / left;
+    return this.#meter.estimateMs(position, priority, this.#concurrency, this.#time.now());
   }
 
   /** When the next place in line should come free: one leaves it for each task that settles. */
   #retryAfterMs(): number {
-    const meanMs = this.#service.meanMs;
-    return meanMs === undefined ? RETRY_AFTER_MS : Math.max(1, meanMs / this.#concurrency);
+    const intervalMs = this.#meter.intervalMs(this.#concurrency);
+    return intervalMs === undefined ? RETRY_AFTER_MS : Math.max(1, intervalMs);
   }
 
   /** The caller gets its ticket, and listeners hear of it. */
@@ -720,7 +676,7 @@ export class AdmissionQueue
     entry.deadline =
       runTimeoutMs < Infinity ? this.#deadlines.add(entry, now + runTimeoutMs) : undefined;
     const waitedMs = now - entry.enqueuedAt;
-    this.#waitMs.add(waitedMs);
+    this.#meter.started(waitedMs);
     if (heard(this, 'started')) post(this, 'started', { ...this.#about(entry), waitedMs });
     if (this.#running.length === this.#concurrency && heard(this, 'saturated')) {
       post(this, 'saturated', this.#gauges());
@@ -781,7 +737,7 @@ export class AdmissionQueue
       const answered = entry.status !== 'active';
       if (!answered) {
         const name = ok ? 'completed' : 'failed';
-        this.#ended[name]++;
+        this.#meter.ended(name);
         if (ok && heard(this, 'completed')) {
           post(this, 'completed', { ...this.#aboutWait(entry), ranMs });
         } else if (!ok && heard(this, 'failed')) {
@@ -797,9 +753,7 @@ export class AdmissionQueue
   /** Counts the time for which a place has been held. */
   #served(entry: Entry, now: number): number {
     const ranMs = now - entry.waitedUntil!;
-    this.#service.add(ranMs);
-    this.#runMs.add(ranMs);
-    this.#throughput.add(now);
+    this.#meter.served(now, ranMs);
     return ranMs;
   }
 
@@ -823,7 +777,7 @@ export class AdmissionQueue
     this.#unwatch(entry);
     this.#forget(entry);
     entry.waitedUntil = now;
-    this.#ended[status]++;
+    this.#meter.ended(status);
     entry.answer(status, false, reason);
     if (heard(this, status)) {
       post(this, status, { ...this.#aboutWait(entry), ranMs: undefined });
@@ -837,7 +791,7 @@ export class AdmissionQueue
     this.#unwatch(entry);
     const now = this.#time.now();
     if (this.#graceMs < Infinity) entry.deadline = this.#deadlines.add(entry, now + this.#graceMs);
-    this.#ended[status]++;
+    this.#meter.ended(status);
     entry.answer(status, false, reason);
     if (heard(this, status)) {
       post(this, status, { ...this.#aboutWait(entry), ranMs: now - entry.waitedUntil! });
@@ -863,7 +817,7 @@ export class AdmissionQueue
       if (entry.status === 'waiting') {
         this.#leave(entry, 'timedOut', new WaitTimeoutError(now - entry.enqueuedAt), now);
       } else if (entry.status !== 'active' && entry.holding) {
-        this.#overrun++;
+        this.#meter.overrun();
         const ranMs = this.#served(entry, now);
         this.#vacate(entry);
         if (heard(this, 'overrun')) post(this, 'overrun', { ...this.#aboutWait(entry), ranMs });

@@ -11,6 +11,10 @@ export class Tally {
   #sum = 0;
   #max = -Infinity;
 
+  get count(): number {
+    return this.#count;
+  }
+
   add(value: number): void {
     this.#count++;
     this.#sum += value;
