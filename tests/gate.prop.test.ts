@@ -1,5 +1,5 @@
 import { test } from '@fast-check/vitest';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { compose } from 'sluice';
 import { Semaphore } from 'sluice/semaphore';
 import { ManualClock } from 'sluice/testing';

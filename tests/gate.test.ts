@@ -242,7 +242,7 @@ describe('compose()', () => {
       const clock = new ManualClock();
       const outer = new Semaphore({ capacity: 2, clock });
       const inner = new Semaphore({ capacity: 1, maxWaiting: 1, clock });
-      return { clock, outer, inner, gate: compose(outer, inner) as Gate<TaskContext, Options> };
+      return { clock, outer, inner, gate: compose(outer, inner) };
     };
     const never = (): Promise<never> => new Promise(() => undefined);
 
