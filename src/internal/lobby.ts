@@ -55,7 +55,7 @@ export class Lobby<Lease> {
   readonly signals: AbortWatch<Waiter<Lease> | Run<Lease>>;
   readonly deadlines: Deadlines<Subject<Lease>>;
   readonly runs: Runs<Lease>;
-  readonly idle = new Awaiters();
+  readonly idle: Awaiters = new Awaiters();
   /** When the first in line can be granted, as far as is known. */
   turn: Deadline | undefined;
   /** Whether anybody has left the line since the limiter looked last. */
@@ -63,7 +63,7 @@ export class Lobby<Lease> {
   /** `owed[p - 1][i]`: what those who wait with priority p want of bucket i. */
   readonly #owed: number[][];
 
-  readonly waitMs = new Tally();
+  readonly waitMs: Tally = new Tally();
   queued = 0;
   cancelled = 0;
   timedOut = 0;
