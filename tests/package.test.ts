@@ -1,0 +1,277 @@
+import { execFile } from 'node:child_process';
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+import { build } from 'esbuild';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import manifest from '../package.json' with { type: 'json' };
+
+const require = createRequire(import.meta.url);
+const root = fileURLToPath(new URL('..', import.meta.url));
+const modules = join(root, 'node_modules');
+
+/** `sluice`, `sluice/semaphore`, … without the manifest itself. */
+const specifiers = Object.keys(manifest.exports)
+  .filter((subpath) => subpath !== './package.json')
+  .map((subpath) => `sluice${subpath.slice(1)}`);
+
+/** What packing needs: all of it, so that nothing else can get into the package by way of the build. */
+const PACKED_FROM = [
+  'src',
+  'package.json',
+  'tsconfig.json',
+  'tsconfig.build.json',
+  'tsup.config.ts',
+  'README.md',
+  'LICENSE',
+  'CHANGELOG.md',
+];
+
+/** The subpaths of one primitive each, by the name of its class. */
+const primitives = new Map(
+  specifiers
+    .filter((specifier) => !['sluice', 'sluice/http', 'sluice/testing'].includes(specifier))
+    .map((specifier) => [className(specifier), specifier]),
+);
+
+function className(specifier: string): string {
+  const words = specifier.slice('sluice/'.length).split('-');
+  return words.map((word) => `${word[0]!.toUpperCase()}${word.slice(1)}`).join('');
+}
+
+/** Runs a program and resolves with what it wrote, rejects with all of that when it fails. */
+async function run(cwd: string, command: string, ...args: string[]): Promise<string> {
+  try {
+    const { stdout } = await promisify(execFile)(command, args, { cwd, timeout: 110_000 });
+    return stdout;
+  } catch (error) {
+    const { message, stdout, stderr } = error as Error & { stdout: string; stderr: string };
+    throw new Error(`${message}\n${stdout}\n${stderr}`, { cause: error });
+  }
+}
+
+interface Packed {
+  readonly filename: string;
+  readonly files: readonly { readonly path: string }[];
+}
+
+async function pack(cwd: string, ...args: string[]): Promise<Packed> {
+  const [report] = JSON.parse(await run(cwd, 'npm', 'pack', '--json', ...args)) as [Packed];
+  return report;
+}
+
+describe('the package', () => {
+  let work: string;
+  /** An empty project that has installed the tarball. */
+  let consumer: string;
+  let packed: string[];
+
+  const inConsumer = (name: string, source: string): void => {
+    writeFileSync(join(consumer, name), source);
+  };
+
+  beforeAll(async () => {
+    work = mkdtempSync(join(tmpdir(), 'sluice-package-'));
+    consumer = join(work, 'consumer');
+    // In a copy, since packing builds: whatever uses `dist` meanwhile is not disturbed.
+    const copy = join(work, 'sluice');
+    for (const name of PACKED_FROM) cpSync(join(root, name), join(copy, name), { recursive: true });
+    symlinkSync(modules, join(copy, 'node_modules'));
+    const { filename, files } = await pack(copy, '--pack-destination', work);
+    packed = files.map(({ path }) => path);
+
+    cpSync(join(root, 'LICENSE'), join(consumer, 'LICENSE'));
+    inConsumer('package.json', '{ "private": true, "type": "module" }');
+    const quiet = ['--prefer-offline', '--no-audit', '--no-fund'];
+    await run(consumer, 'npm', 'install', ...quiet, join(work, filename));
+  }, 120_000);
+
+  afterAll(() => {
+    rmSync(work, { recursive: true, force: true });
+  });
+
+  it('holds what is built and four files about it, and nothing else', async () => {
+    const about = ['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json'];
+    const built = packed.filter((path) => /^dist\/[\w/-]+\.(?:js|d\.ts)$/.test(path));
+    expect(packed.filter((path) => !built.includes(path)).toSorted()).toEqual(about);
+    // Nor would anything else of the whole repository.
+    const whole = await pack(root, '--dry-run', '--ignore-scripts');
+    const others = whole.files.map(({ path }) => path).filter((path) => !path.startsWith('dist/'));
+    expect(others.toSorted()).toEqual(about);
+    const promised = Object.values(manifest.exports).map((target) => target.slice(2));
+    expect(packed).toEqual(expect.arrayContaining(promised));
+    const declared = promised.map((path) => path.replace(/\.js$/, '.d.ts'));
+    expect(packed).toEqual(expect.arrayContaining(declared));
+  });
+
+  it('brings two dependencies and runs nothing when it is installed', () => {
+    const lock = JSON.parse(
+      readFileSync(join(consumer, 'node_modules/.package-lock.json'), 'utf8'),
+    ) as { packages: Record<string, { hasInstallScript?: boolean }> };
+    expect(Object.keys(lock.packages).toSorted()).toEqual([
+      'node_modules/eventemitter3',
+      'node_modules/nanoid',
+      'node_modules/sluice',
+    ]);
+    expect(Object.values(lock.packages).some((each) => each.hasInstallScript)).toBe(false);
+    expect(manifest).toMatchObject({ type: 'module', sideEffects: false });
+  });
+
+  it('is imported and required by every subpath, and is the same thing each way', async () => {
+    inConsumer(
+      'every.mjs',
+      `import { createRequire } from 'node:module';
+      const require = createRequire(import.meta.url);
+      const seen = {};
+      for (const specifier of ${JSON.stringify(specifiers)}) {
+        const imported = await import(specifier);
+        if (require(specifier) !== imported) throw new Error(specifier);
+        seen[specifier] = Object.keys(imported);
+      }
+      if (require('sluice/package.json').name !== 'sluice') throw new Error('package.json');
+      const everything = await import('sluice');
+      for (const [name, specifier] of ${JSON.stringify([...primitives])}) {
+        const alone = await import(specifier);
+        if (alone[name] !== everything[name]) throw new Error(name + ' has two identities');
+      }
+      console.log(JSON.stringify(seen));`,
+    );
+    const seen = JSON.parse(await run(consumer, process.execPath, 'every.mjs')) as object;
+    expect(Object.keys(seen)).toEqual(specifiers);
+    expect(seen).toMatchObject({
+      sluice: expect.arrayContaining(['compose', 'wrap', 'systemClock', ...primitives.keys()]),
+      'sluice/testing': ['ManualClock', 'settle'],
+    });
+    for (const [name, specifier] of primitives) {
+      expect(seen).toHaveProperty([specifier], expect.arrayContaining([name]));
+    }
+  });
+
+  it('cannot be reached into', async () => {
+    inConsumer('inside.mjs', "import 'sluice/dist/index.js';");
+    await expect(run(consumer, process.execPath, 'inside.mjs')).rejects.toThrow(
+      'ERR_PACKAGE_PATH_NOT_EXPORTED',
+    );
+  });
+
+  it('does nothing when it is imported, and keeps no process alive (H131, H132)', async () => {
+    const imports = specifiers.map((specifier) => `await import('${specifier}');`).join('\n');
+    inConsumer(
+      'idle.mjs',
+      `const look = () => JSON.stringify({
+        globals: Reflect.ownKeys(globalThis).map(String),
+        prototypes: [Object, Array, Promise, Error, EventTarget, AbortSignal].map((each) =>
+          Reflect.ownKeys(each.prototype).map(String),
+        ),
+        listeners: process.eventNames().map(String),
+        resources: process.getActiveResourcesInfo(),
+      });
+      const before = look();
+      ${imports}
+      if (look() !== before) throw new Error(before + ' became ' + look());`,
+    );
+    const strict = ['--disallow-code-generation-from-strings', '--unhandled-rejections=strict'];
+    expect(await run(consumer, process.execPath, ...strict, 'idle.mjs')).toBe('');
+  });
+
+  describe('when it is bundled', () => {
+    const bundle = async (source: string): Promise<string> => {
+      const { outputFiles } = await build({
+        stdin: { contents: source, resolveDir: consumer },
+        bundle: true,
+        format: 'esm',
+        platform: 'node',
+        write: false,
+        logLevel: 'silent',
+      });
+      return outputFiles[0]!.text;
+    };
+
+    it.each([...primitives])(
+      'brings with %s nothing of the other primitives',
+      async (name, alone) => {
+        for (const from of [alone, 'sluice']) {
+          const code = await bundle(`export { ${name} } from '${from}';`);
+          const inside = [...primitives.keys()].filter((each) =>
+            new RegExp(String.raw`\b${each} = class\b|\bclass ${each}\b`).test(code),
+          );
+          expect(inside, from).toEqual([name]);
+        }
+      },
+    );
+
+    it('brings nothing for an import that nobody uses', async () => {
+      expect(
+        await bundle("import { Semaphore } from 'sluice'; export const one = 1;"),
+      ).not.toContain('class');
+    });
+  });
+
+  describe('for those who write TypeScript', () => {
+    const compilers = {
+      7: join(modules, 'typescript/bin/tsc'),
+      6: require.resolve('@typescript/typescript6/bin/tsc6'),
+    };
+
+    it.each([
+      [7, 'nodenext'],
+      [7, 'bundler'],
+      [6, 'nodenext'],
+    ] as const)(
+      'has types that hold with TypeScript %d and %s',
+      async (version, resolution) => {
+        const imports = specifiers.map((from, i) => `import * as m${i} from '${from}';`).join('\n');
+        inConsumer(
+          'consumer.ts',
+          `${imports}
+        import { compose, type Gate, type TaskContext } from 'sluice';
+        import { type Permit, Semaphore } from 'sluice/semaphore';
+        import { ManualClock } from 'sluice/testing';
+
+        export const modules: object[] = [${specifiers.map((_, i) => `m${i}`).join(', ')}];
+        export const semaphore = new Semaphore({ capacity: 2, clock: new ManualClock() });
+        export const gate: Gate = semaphore;
+        export const held: Promise<number> = compose(semaphore).run(({ permit, signal }) => {
+          const typed: [Permit, TaskContext['signal']] = [permit, signal];
+          return typed.length;
+        });
+        semaphore.on('acquired', ({ waitedMs }) => waitedMs.toFixed());
+        // @ts-expect-error -- resolved to any, none of these would be an error
+        new Semaphore('two');
+        // @ts-expect-error
+        semaphore.on('acquired', ({ waitedms }) => waitedms);
+        // @ts-expect-error
+        semaphore.run(() => 1, { wait: 1 });
+        // @ts-expect-error
+        import type { Emitter } from 'sluice/internal/emitter';
+        `,
+        );
+        inConsumer(
+          'tsconfig.json',
+          JSON.stringify({
+            compilerOptions: {
+              module: resolution === 'bundler' ? 'preserve' : resolution,
+              moduleResolution: resolution,
+              target: 'es2023',
+              lib: ['es2023', 'dom', 'dom.iterable', 'esnext.disposable'],
+              types: ['node'],
+              typeRoots: [join(modules, '@types')],
+              strict: true,
+              exactOptionalPropertyTypes: true,
+              skipLibCheck: false,
+              noEmit: true,
+            },
+            files: ['consumer.ts'],
+          }),
+        );
+        expect(await run(consumer, process.execPath, compilers[version], '-p', '.')).toBe('');
+      },
+      120_000,
+    );
+  });
+});
