@@ -166,7 +166,7 @@ export interface SessionEvents {
   closed: ShutdownReport;
 }
 
-/** What is of interest in the events of a gate. A refused caller may have had no id. */
+/** What is of interest in the events of a gate. */
 interface GateEvent {
   readonly id?: unknown;
   readonly waitedMs?: number;
@@ -400,10 +400,7 @@ export class SessionManager
       holding.get(id)?.log.released(this.#time.now());
       holding.delete(id);
     };
-    const refused = (event: GateEvent): void => {
-      if (waiting.has(event.id)) over(event);
-      else this.#here()?.log.refused();
-    };
+    const refused = (): void => this.#here()?.log.refused();
     const listeners: readonly [name: string, listener: (event: GateEvent) => void][] = [
       ['queued', queued],
       ['started', (event) => granted(event, true)],

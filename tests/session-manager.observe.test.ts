@@ -1,5 +1,5 @@
 import { AdmissionQueue, compose, Semaphore, SessionManager, type SessionRecord } from 'sluice';
-import { ManualClock, settle } from 'sluice/testing';
+import { ManualClock } from 'sluice/testing';
 import { describe, expect, it } from 'vitest';
 
 function setUp(): {
@@ -91,28 +91,30 @@ describe('SessionManager', () => {
       });
     });
 
-    it('marks a session that was let in by the release of another, and by nobody else', async () => {
+    it('marks the session that was let in by the release of another, not the other', async () => {
       const { clock, sessions, semaphore } = setUp();
       sessions.observe(semaphore);
       const permit = semaphore.tryAcquire()!;
-      const waiting = sessions.execute(() => semaphore.run(() => {}));
-      // Outside of all sessions, in front of the next session.
-      const outside = semaphore.acquire();
+      const waiting = recordOf(sessions.execute(() => semaphore.run(() => {})));
       const releasing = sessions.execute(async () => {
         await lasting(clock, 5)();
         permit.release();
-        await settle();
+        await lasting(clock, 5)();
       });
-      await clock.advance(5);
-      (await outside).release();
-      expect((await recordOf(waiting)).phases).toMatchObject({ queued: 0, dequeued: 5 });
-      expect((await recordOf(releasing)).phases).toEqual({
-        received: 0,
-        callStart: 0,
-        callEnd: 5,
-        released: 5,
-        completed: 5,
-      });
+      await clock.advance(10);
+      expect((await waiting).phases).toMatchObject({ queued: 0, dequeued: 5, completed: 5 });
+      expect((await recordOf(releasing)).phases).toMatchObject({ callStart: 0, callEnd: 10 });
+    });
+
+    it('marks no session for a caller without one, whoever let that in', async () => {
+      const { sessions, semaphore } = setUp();
+      sessions.observe(semaphore);
+      const permit = semaphore.tryAcquire()!;
+      const acquired = semaphore.acquire();
+      const session = sessions.open();
+      session.enter(() => permit.release());
+      (await acquired).release();
+      expect(session.phases).toEqual({ received: 0 });
     });
 
     it('shows that a session waits while it does', async () => {
@@ -157,6 +159,45 @@ describe('SessionManager', () => {
       await running;
     });
 
+    it('tells the release from the end of the session', async () => {
+      const { clock, sessions, semaphore } = setUp();
+      sessions.observe(semaphore);
+      const first = semaphore.run(lasting(clock, 5));
+      const record = recordOf(
+        sessions.execute(async () => {
+          await semaphore.run(lasting(clock, 10));
+          await lasting(clock, 10)();
+        }),
+      );
+      await clock.advance(25);
+      await first;
+      expect((await record).phases).toEqual({
+        received: 0,
+        queued: 0,
+        dequeued: 5,
+        allocated: 5,
+        callStart: 5,
+        callEnd: 15,
+        released: 15,
+        completed: 25,
+      });
+    });
+
+    it('finds the call of a session that gave up waiting and came again', async () => {
+      const { clock, sessions, semaphore } = setUp();
+      sessions.observe(semaphore);
+      const first = semaphore.run(lasting(clock, 10));
+      const record = recordOf(
+        sessions.execute(async () => {
+          await semaphore.run(() => {}, { waitTimeoutMs: 5 }).catch(() => {});
+          await semaphore.run(lasting(clock, 10));
+        }),
+      );
+      await clock.advance(20);
+      await first;
+      expect((await record).phases).toMatchObject({ queued: 0, dequeued: 10, callStart: 10 });
+    });
+
     it('stops when told to, and unsubscribes from everything', async () => {
       const { clock, sessions, semaphore } = setUp();
       const stop = sessions.observe(semaphore);
@@ -167,10 +208,11 @@ describe('SessionManager', () => {
       await clock.advance(5);
       permit.release();
       (await acquired).release();
-      session.mark('callStart');
+      session.mark('allocated');
       expect((await session.end()).phases).toEqual({
         received: 0,
         queued: 0,
+        allocated: 5,
         callStart: 5,
         callEnd: 5,
         released: 5,

@@ -117,6 +117,18 @@ describe('SessionLog', () => {
       });
     });
 
+    it('is neither in its call nor through while it waits at another gate', () => {
+      const session = log();
+      session.queued(110);
+      session.queued(110);
+      session.granted(120, true, true);
+      expect(session.phases()).toEqual({ received: 0, queued: 10, dequeued: 20, allocated: 20 });
+      session.released(130);
+      expect(session.phases()).not.toHaveProperty('released');
+      session.granted(140, true, true);
+      expect(session.phases()).toMatchObject({ allocated: 40, callStart: 40 });
+    });
+
     it('is in line from the first wait, be it behind a gate that let it in at once', () => {
       const session = log();
       session.granted(100, false, true);

@@ -183,6 +183,49 @@ describe('Session', () => {
       expect(sessions.stats()).toMatchObject({ completed: 1, cleanupFailed: 1 });
     });
 
+    it('is called now as well where others have run before', async () => {
+      const { sessions } = manager();
+      const session = sessions.open();
+      session.defer(() => {});
+      await session.end();
+      const late = vi.fn<() => void>();
+      session.defer(late);
+      expect(late).toHaveBeenCalledTimes(1);
+    });
+
+    it('runs them once when the session is ended again meanwhile', async () => {
+      const { sessions } = manager();
+      const calls: string[] = [];
+      const first = Promise.withResolvers<void>();
+      const session = sessions.open();
+      session.defer(() => void calls.push('last'));
+      session.defer(() => {
+        calls.push('first');
+        return first.promise;
+      });
+      const ended = session.end();
+      const again = session.end(new Error('again'));
+      await settle();
+      expect(calls).toEqual(['first']);
+      first.resolve();
+      await expect(ended).resolves.toMatchObject({ status: 'completed' });
+      await expect(again).resolves.toMatchObject({ status: 'completed' });
+      expect(calls).toEqual(['first', 'last']);
+    });
+
+    it('gives a clean-up its time where it began at the timeout of its session', async () => {
+      const { clock, sessions } = manager({ timeoutMs: 100, cleanupTimeoutMs: 50 });
+      const first = sessions.open();
+      const second = sessions.open();
+      second.defer(never);
+      first.signal.addEventListener('abort', () => void second.end());
+      await clock.advance(149);
+      expect(second.status).toBe('completed');
+      expect(sessions.active).toBe(1);
+      await clock.advance(1);
+      expect(sessions.active).toBe(0);
+    });
+
     it('refuses what cannot be called', () => {
       const session = manager().sessions.open();
       expect(() => session.defer(1 as never)).toThrow(/`cleanup`/);
