@@ -26,11 +26,12 @@ import {
   type Demand,
   demandOf,
   each,
+  earliestTurnOf,
   exceeded,
   fits,
   NamedBucket,
   refillAll,
-  take,
+  takeAll,
   type Turn,
   turnOf,
 } from './internal/buckets.ts';
@@ -375,6 +376,9 @@ const SETTINGS: Settings = { maxWaiting: Infinity, priorities: 5, maxPauseMs: 30
  * O(1) per caller in line, O(log waiting) with a `waitTimeoutMs`. With several limits, telling
  * somebody when to come back looks at everybody in line. The limit holds within one process.
  *
+ * Timers count in whole ms and may be late, and a bucket that is full by then has gained nothing
+ * meanwhile: a burst that comes in within a few ms wastes some of the rate while callers wait.
+ *
  * @example
  * ```ts
  * const limiter = new RateLimiter({
@@ -399,7 +403,7 @@ const SETTINGS: Settings = { maxWaiting: Infinity, priorities: 5, maxPauseMs: 30
  * R2  In every window of w ms at most burst + limit * w / intervalMs have been granted, less what was
  *     given back in it.
  * R3  What is refused for the rate is refused at every tick before the one that `retryAfterMs`
- *     promised and, if nobody else comes, granted at it.
+ *     promised and, if nobody else comes and timers are on time, granted at it.
  * R4  Who was refused, gave up or ran out of time has taken nothing.
  * R5  Grants go in order of priority, first come first served within one.
  * R6  A cost is waited for as long as its parts one after the other. Nothing is rounded, however long
@@ -740,15 +744,10 @@ export class RateLimiter<Name extends string = never>
     if (impossible !== undefined) throw this.#refuse(id, demand, impossible);
     const priority = call.priority ?? this.#settings.priorities;
     const now = this.#catchUp();
-    const head = this.#lobby?.line.head;
-    if (
-      (head === undefined || head.priority > priority) &&
-      now >= this.#pausedUntil &&
-      fits(this.#first, demand)
-    ) {
+    if (!this.#anyBefore(priority) && now >= this.#pausedUntil && fits(this.#first, demand)) {
       const lease = this.#grant(id, demand, 0, call.runs);
-      // The first in line waits longer for that.
-      if (head !== undefined) this.#plan(this.#lobby!);
+      // The first in line, who is less urgent, waits longer for that.
+      if (this.#lobby !== undefined) this.#plan(this.#lobby);
       return lease;
     }
     const { maxWaiting } = this.#settings;
@@ -804,7 +803,7 @@ export class RateLimiter<Name extends string = never>
   }
 
   #grant(id: number, demand: Demand, waitedMs: number, runs: boolean): GrantedLease {
-    take(this.#first, demand);
+    takeAll(this.#first, demand);
     this.#granted++;
     if (runs) this.#active++;
     const lease = new GrantedLease(id, demand, this.#first, this as unknown as AnyLimiter);
@@ -882,34 +881,45 @@ export class RateLimiter<Name extends string = never>
     const at =
       head === undefined
         ? Infinity
-        : turnOf(this.#first, head.demand, 0, Math.max(this.#first.at, this.#pausedUntil)).tick /
+        : turnOf(this.#first, head.demand, Math.max(this.#first.at, this.#pausedUntil)).tick /
           TICKS_PER_MS;
     if (turn?.at === at) return;
     if (turn !== undefined) lobby.deadlines.remove(turn);
     lobby.turn = at === Infinity ? undefined : lobby.deadlines.add('turn', at);
   }
 
-  /** The earliest tick at which a newcomer can be granted, behind everybody who comes first. */
+  /** No later than the turn of a newcomer, who comes behind everybody of its priority. */
   #earliest(demand: Demand, priority: number, now: number): Turn {
-    const owed = this.#lobby?.owed(priority) ?? 0;
-    return turnOf(this.#first, demand, owed, Math.max(now, this.#pausedUntil));
+    const start = Math.max(now, this.#pausedUntil);
+    return this.#anyBefore(priority)
+      ? earliestTurnOf(this.#first, demand, this.#lobby!.owed(priority), start)
+      : turnOf(this.#first, demand, start);
   }
 
-  /** The tick at which it is granted if nobody comes or goes. */
+  /** The turn of a newcomer if nobody else comes or goes. */
   #turn(demand: Demand, priority: number, now: number): Turn {
-    const found = exceeded(this.#first, demand);
+    const first = this.#first;
+    const found = exceeded(first, demand);
     if (found !== undefined) return { tick: Infinity, limit: found.bucket.name };
-    if (this.#first.next === undefined) return this.#earliest(demand, priority, now);
-    // A bucket that is full while another one makes everybody wait gains nothing: play it through.
-    const ahead = copyAll(this.#first);
-    let tick = Math.max(now, this.#pausedUntil);
-    for (const waiter of this.#lobby?.line ?? []) {
-      if (waiter.priority > priority) break;
-      ({ tick } = turnOf(ahead, waiter.demand, 0, tick));
-      refillAll(ahead, tick);
-      take(ahead, waiter.demand);
+    if (!this.#anyBefore(priority) || (first.next === undefined && first.hold === undefined)) {
+      return this.#earliest(demand, priority, now);
     }
-    return turnOf(ahead, demand, 0, tick);
+    // Where several things make people wait, it has to be played through.
+    const ahead = copyAll(first);
+    let tick = Math.max(now, this.#pausedUntil);
+    for (const waiter of this.#lobby!.line) {
+      if (waiter.priority > priority) break;
+      ({ tick } = turnOf(ahead, waiter.demand, tick));
+      refillAll(ahead, tick);
+      takeAll(ahead, waiter.demand);
+    }
+    return turnOf(ahead, demand, tick);
+  }
+
+  /** Whether anybody waits who comes before a newcomer with this priority. */
+  #anyBefore(priority: number): boolean {
+    const head = this.#lobby?.line.head;
+    return head !== undefined && head.priority <= priority;
   }
 
   /** Whether the end of the pause is too far off to be waited for. */

@@ -1,6 +1,6 @@
 import { integerWithin, positiveInteger } from './assert.ts';
 import { quote } from './quote.ts';
-import { Bucket, type Quota, refill, tickOfLevel } from './token-bucket.ts';
+import { Bucket, copyOf, type Quota, refill, take, tickOfLevel } from './token-bucket.ts';
 
 /**
  * Buckets that are taken from all or nothing, as a linked list: nearly every limiter has one, and
@@ -93,10 +93,10 @@ export function fits(first: NamedBucket, demand: Demand): boolean {
 }
 
 /** Takes what is wanted, which they hold. */
-export function take(first: NamedBucket, demand: Demand): void {
+export function takeAll(first: NamedBucket, demand: Demand): void {
   let index = 0;
   for (let bucket: NamedBucket | undefined = first; bucket !== undefined; bucket = bucket.next) {
-    bucket.tokens -= amountOf(demand, index++);
+    take(bucket, amountOf(demand, index++));
   }
 }
 
@@ -119,30 +119,45 @@ export interface Turn {
   readonly limit: string | undefined;
 }
 
+/** The first tick, `start` or later, at which all of them hold what is wanted. */
+export function turnOf(first: NamedBucket, demand: Demand, start: number): Turn {
+  return lastOf(first, start, (bucket, index) =>
+    tickOfLevel(bucket, amountOf(demand, index), start),
+  );
+}
+
 /**
- * The first tick, `start` or later, at which each of them has gained what is wanted on top of what
- * is `owed` to others. Exact for one bucket; where there are several, one that is full while another
- * makes everybody wait gains nothing, so that it may be later.
+ * No later than the tick at which all of them have gained what is wanted on top of what is `owed` to
+ * others. It is that tick where there is one bucket and nothing of it is held back. Otherwise a
+ * bucket may gain nothing, being full, while everybody waits for another one.
  */
-export function turnOf(first: NamedBucket, demand: Demand, owed: Demand, start: number): Turn {
-  let tick = start;
-  let limit: string | undefined;
+export function earliestTurnOf(
+  first: NamedBucket,
+  demand: Demand,
+  owed: readonly number[],
+  start: number,
+): Turn {
+  return lastOf(first, start, (bucket, index) =>
+    tickOfLevel(bucket.hold?.own ?? bucket, amountOf(demand, index) + owed[index]!, start),
+  );
+}
+
+function lastOf(
+  first: NamedBucket,
+  start: number,
+  tickOf: (bucket: NamedBucket, index: number) => number,
+): Turn {
+  let last: Turn = { tick: start, limit: undefined };
   let index = 0;
   for (const bucket of each(first)) {
-    const level = amountOf(demand, index) + amountOf(owed, index);
-    const reached = tickOfLevel(bucket, level, start);
-    if (reached > tick) {
-      tick = reached;
-      limit = bucket.name;
-    }
-    index++;
+    const tick = tickOf(bucket, index++);
+    if (tick > last.tick) last = { tick, limit: bucket.name };
   }
-  return { tick, limit };
+  return last;
 }
 
 /** Buckets to look into the future with. */
 export function copyAll(first: NamedBucket): NamedBucket {
-  const copy = Object.assign(new NamedBucket(first.quota, first.at, first.name), first);
-  copy.next = first.next && copyAll(first.next);
-  return copy;
+  const copy = new NamedBucket(first.quota, first.at, first.name);
+  return Object.assign(copy, copyOf(first), { next: first.next && copyAll(first.next) });
 }

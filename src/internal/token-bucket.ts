@@ -39,12 +39,6 @@ export function quotaOf(limit: number, intervalMs: number, burst: number): Quota
   return { limit, intervalMs, burst, gain: limit / divisor, per: ticks / divisor };
 }
 
-/** Tokens that are out of reach up to the tick `until` and come back then. */
-export interface Hold {
-  readonly amount: number;
-  readonly until: number;
-}
-
 export class Bucket {
   quota: Quota;
   /** Whole tokens: at most `burst`, below 0 while there is debt. */
@@ -64,13 +58,21 @@ export class Bucket {
   }
 }
 
+/**
+ * A bucket counts lower than it should for a time: up to the tick `until`, while `own` goes on as if
+ * nothing had been held back. It is never below the other, since the same comes and goes of both.
+ */
+export interface Hold {
+  readonly own: Bucket;
+  readonly until: number;
+}
+
 /** Adds what has been gained up to `now`. An instant in the past changes nothing. */
 export function refill(bucket: Bucket, now: number): void {
   const { hold } = bucket;
-  if (hold !== undefined && hold.until <= now) {
-    bucket.hold = undefined;
-    refill(bucket, hold.until);
-    giveBack(bucket, hold.amount);
+  if (hold !== undefined) {
+    refill(hold.own, now);
+    if (hold.until <= now) letGo(bucket);
   }
   const elapsed = now - bucket.at;
   if (elapsed <= 0) return;
@@ -98,6 +100,18 @@ export function refill(bucket: Bucket, now: number): void {
   }
 }
 
+/** Takes what is there. */
+export function take(bucket: Bucket, amount: number): void {
+  bucket.tokens -= amount;
+  if (bucket.hold !== undefined) take(bucket.hold.own, amount);
+}
+
+/** Takes what may not be there: the bucket may end up in debt. */
+export function charge(bucket: Bucket, amount: number): void {
+  bucket.tokens = Math.max(bucket.tokens - amount, -Number.MAX_SAFE_INTEGER);
+  if (bucket.hold !== undefined) charge(bucket.hold.own, amount);
+}
+
 /** Puts back what was taken, as far as there is room. */
 export function giveBack(bucket: Bucket, amount: number): void {
   const { burst } = bucket.quota;
@@ -107,27 +121,24 @@ export function giveBack(bucket: Bucket, amount: number): void {
   } else {
     bucket.tokens += amount;
   }
+  if (bucket.hold !== undefined) giveBack(bucket.hold.own, amount);
 }
 
-/** Takes what may not be there: the bucket may end up in debt. */
-export function charge(bucket: Bucket, amount: number): void {
-  bucket.tokens = Math.max(bucket.tokens - amount, -Number.MAX_SAFE_INTEGER);
-}
-
-/** Puts all but `remaining` tokens out of reach up to the tick `until`; Infinity: for good. */
+/** Holds all but `remaining` tokens back up to the tick `until`, which is to come; Infinity: for good. */
 export function holdBack(bucket: Bucket, remaining: number, until: number): void {
-  const amount = bucket.tokens - remaining;
-  if (amount <= 0) return;
+  if (remaining >= bucket.tokens) return;
+  bucket.hold = until < Infinity ? { own: copyOf(bucket), until } : undefined;
   bucket.tokens = remaining;
-  if (until < Infinity) bucket.hold = { amount, until };
 }
 
-/** Lets go of what is held back now. */
+/** Ends a hold now. */
 export function letGo(bucket: Bucket): void {
   const { hold } = bucket;
   if (hold === undefined) return;
   bucket.hold = undefined;
-  giveBack(bucket, hold.amount);
+  bucket.tokens = hold.own.tokens;
+  bucket.fraction = hold.own.fraction;
+  bucket.at = hold.own.at;
 }
 
 /** Goes on with another quota. What is there stays, as far as there is room for it. */
@@ -135,7 +146,21 @@ export function reshape(bucket: Bucket, quota: Quota): void {
   const { per } = bucket.quota;
   bucket.quota = quota;
   bucket.fraction = Number((BigInt(bucket.fraction) * BigInt(quota.per)) / BigInt(per));
-  giveBack(bucket, 0);
+  if (bucket.tokens >= quota.burst) {
+    bucket.tokens = quota.burst;
+    bucket.fraction = 0;
+  }
+  if (bucket.hold !== undefined) reshape(bucket.hold.own, quota);
+}
+
+/** The same again, to look into the future with. */
+export function copyOf(bucket: Bucket): Bucket {
+  const { quota, tokens, fraction, at, hold } = bucket;
+  const copy = new Bucket(quota, at);
+  copy.tokens = tokens;
+  copy.fraction = fraction;
+  copy.hold = hold && { own: copyOf(hold.own), until: hold.until };
+  return copy;
 }
 
 /**
@@ -145,7 +170,7 @@ export function reshape(bucket: Bucket, quota: Quota): void {
  */
 export function tickOfLevel(bucket: Bucket, level: number, start: number): number {
   if (start > bucket.at) {
-    bucket = Object.assign(new Bucket(bucket.quota, bucket.at), bucket);
+    bucket = copyOf(bucket);
     refill(bucket, start);
   }
   const tick = bucket.at + ticksOf(bucket, level - bucket.tokens);

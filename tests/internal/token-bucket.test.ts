@@ -9,6 +9,7 @@ import {
   quotaOf,
   refill,
   reshape,
+  take,
   TICKS_PER_MS,
   tickOfLevel,
   ticksAt,
@@ -121,7 +122,7 @@ describe('giveBack() and charge()', () => {
 });
 
 describe('holdBack() and letGo()', () => {
-  it('take out of reach what is above the count, until then', () => {
+  it('hold back what is above the count, until then', () => {
     const bucket = bucketOf(8, 1, 1000, 10);
     holdBack(bucket, 3, ticks(500));
     expect(bucket.tokens).toBe(3);
@@ -133,6 +134,23 @@ describe('holdBack() and letGo()', () => {
     expect(bucket).toMatchObject({ tokens: 8, hold: undefined });
     holdBack(bucket, 1, Infinity);
     expect(bucket).toMatchObject({ tokens: 1, hold: undefined });
+  });
+
+  it('make no present of what would have been too much anyway', () => {
+    const bucket = bucketOf(2, 1, 1, 2);
+    holdBack(bucket, 0, ticks(3));
+    refill(bucket, ticks(2));
+    take(bucket, 1);
+    refill(bucket, ticks(3));
+    // Without the hold it would have been 2 all the time, of which one was taken and came back.
+    expect(bucket).toMatchObject({ tokens: 2, hold: undefined });
+    take(bucket, 2);
+    holdBack(bucket, -1, ticks(10));
+    charge(bucket, 1);
+    giveBack(bucket, 2);
+    reshape(bucket, quotaOf(1, 1000, 2));
+    letGo(bucket);
+    expect(bucket.tokens).toBe(1);
   });
 
   it('let go early', () => {
