@@ -38,12 +38,18 @@ export {
   type ShutdownReport,
 } from './session-manager.ts';
 export {
+  fromCallback,
+  fromEmitter,
   TokenStreamer,
+  type EmitterOptions,
+  type PushOptions,
   type StreamEvent,
   type StreamOptions,
   type StreamReport,
   type StreamStats,
+  type TokenEmitter,
   type Tokens,
+  type TokenSink,
   type TokenSource,
   type TokenStream,
   type TokenStreamerOptions,

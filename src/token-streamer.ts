@@ -1,6 +1,5 @@
 import type { Clock } from './clock.ts';
 import type { Gate, TaskContext } from './gate.ts';
-import { AbortWatch } from './internal/abort.ts';
 import {
   abortSignal,
   msOrInfinity,
@@ -8,12 +7,12 @@ import {
   positiveMs,
   readOptions,
 } from './internal/assert.ts';
-import { Deadlines } from './internal/deadlines.ts';
-import { type AnyGate, type Due, type Ending, Feed } from './internal/feed.ts';
+import { type AnyGate, type Ending, Feed } from './internal/feed.ts';
 import { optionNames } from './internal/options.ts';
 import {
   Outlet,
   type OutletSettings,
+  shareSettings,
   type StreamEvent,
   type StreamReport,
 } from './internal/outlet.ts';
@@ -23,6 +22,14 @@ import { type Summary, Tally } from './internal/tally.ts';
 import { Time } from './internal/time.ts';
 
 export type { StreamEvent, StreamReport } from './internal/outlet.ts';
+export {
+  type EmitterOptions,
+  fromCallback,
+  fromEmitter,
+  type PushOptions,
+  type TokenEmitter,
+  type TokenSink,
+} from './internal/pushed.ts';
 export type { Tokens, TokenSource } from './internal/source.ts';
 export type { Summary } from './internal/tally.ts';
 
@@ -96,6 +103,12 @@ export interface TokenStream<T> extends AsyncIterable<StreamEvent<T>> {
   tokens(): AsyncIterableIterator<T>;
   /** Ends it now: what was not read is lost. False where it had ended. */
   cancel(reason?: unknown): boolean;
+  /**
+   * `count` streams of the same events in the place of this one, each with a reader, a buffer and an
+   * end of its own. The slowest of them holds the others up, and is let go of when it reads nothing
+   * for `stallMs`. The source is let go of with the last. To be called before the first read.
+   */
+  tee(count: number): TokenStream<T>[];
   /** Resolves when the stream has ended and has let go of source and gate. Never rejects. */
   readonly finished: Promise<StreamReport>;
   stats(): StreamStats;
@@ -155,8 +168,7 @@ export class TokenStreamer {
   /** Throws a `TypeError` or a `RangeError` that names a bad option. */
   constructor(options?: TokenStreamerOptions) {
     const given = readOptions('TokenStreamer', options, OPTIONS);
-    const time = new Time(given.clock);
-    this.#settings = {
+    this.#settings = shareSettings(new Time(given.clock), {
       heartbeatMs: timeLimit('heartbeatMs', given.heartbeatMs ?? 15_000),
       firstTokenTimeoutMs: timeLimit('firstTokenTimeoutMs', given.firstTokenTimeoutMs ?? Infinity),
       idleTimeoutMs: timeLimit('idleTimeoutMs', given.idleTimeoutMs ?? Infinity),
@@ -165,14 +177,7 @@ export class TokenStreamer {
       teardownGraceMs: msOrInfinity('teardownGraceMs', given.teardownGraceMs ?? 1000),
       highWaterMark: positiveInteger('highWaterMark', given.highWaterMark ?? 16),
       exposeErrors: flag('exposeErrors', given.exposeErrors ?? false),
-      time,
-      deadlines: new Deadlines<Due>(time, (due, now) => {
-        for (const subject of due) subject.due(now);
-      }),
-      signals: new AbortWatch((subjects, reason) => {
-        for (const subject of subjects) subject.aborted(reason);
-      }),
-    };
+    });
   }
 
   /**
@@ -231,6 +236,7 @@ class Stream<T> implements TokenStream<T> {
   readonly #outlet: Outlet<T>;
   readonly #feed: Feed<T>;
   #claimed = false;
+  #branches: readonly Stream<T>[] | undefined;
 
   constructor(outlet: Outlet<T>, feed: Feed<T>) {
     this.#outlet = outlet;
@@ -264,7 +270,17 @@ class Stream<T> implements TokenStream<T> {
   }
 
   cancel(reason: unknown = new DOMException('The stream was cancelled.', 'AbortError')): boolean {
-    return this.#outlet.end({ outcome: 'cancelled', error: reason });
+    if (this.#branches === undefined) {
+      return this.#outlet.end({ outcome: 'cancelled', error: reason });
+    }
+    return this.#branches.map((branch) => branch.cancel(reason)).includes(true);
+  }
+
+  tee(count: number): TokenStream<T>[] {
+    positiveInteger('count', count);
+    this.#claim();
+    this.#branches = this.#outlet.split(count).map((outlet) => new Stream(outlet, this.#feed));
+    return [...this.#branches];
   }
 
   stats(): StreamStats {

@@ -10,7 +10,7 @@ import { type EncodeOptions, readEncodeOptions } from './options.ts';
  */
 export function encodeEvents<T>(
   stream: TokenStream<T>,
-  options?: EncodeOptions,
+  options?: EncodeOptions<NoInfer<T>>,
 ): AsyncIterableIterator<string> {
   const encoder = readEncodeOptions('encodeEvents', options);
   const handle = stream[streamHandle]();

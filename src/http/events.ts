@@ -1,12 +1,12 @@
 import type { StreamEvent } from '../token-streamer.ts';
-import { type Encoder, tokenJson } from './encoder.ts';
+import { type Encoder, EVENT_STREAM, tokenJson } from './encoder.ts';
 
 /**
  * The library's own server-sent events: `position`, `start`, `token`, then `done` or `error`, each
  * with one line of JSON. JSON has no line ends, so that nothing in it can start a field or an event.
  */
 export const eventsEncoder: Encoder = {
-  contentType: 'text/event-stream; charset=utf-8',
+  headers: { 'content-type': EVENT_STREAM },
   heartbeat: ':\n\n',
   tellsErrors: true,
   encode(event: StreamEvent<unknown>): string {

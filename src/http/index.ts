@@ -1,7 +1,14 @@
 export { encodeEvents } from './encode-events.ts';
+export { gateFetch, type GateFetchOptions, type UpstreamLimiter } from './gate-fetch.ts';
+export {
+  type HealthPart,
+  type HealthReport,
+  healthReport,
+  type HealthReportOptions,
+} from './health-report.ts';
 export { type HttpError, toHttpError } from './http-error.ts';
-export type { EncodeOptions, ResponseOptions } from './options.ts';
-export { pipeToResponse } from './pipe-to-response.ts';
+export type { EncodeOptions, Format, ResponseOptions } from './options.ts';
+export { type NodeResponse, pipeToResponse } from './pipe-to-response.ts';
 export { toResponse } from './to-response.ts';
 export type { HeadersLike } from './header-values.ts';
 export { parseRateLimitHeaders, type UpstreamLimit } from './rate-limit-headers.ts';

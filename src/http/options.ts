@@ -1,36 +1,59 @@
-import { integerWithin, oneOf, readOptions } from '../internal/assert.ts';
+import { systemClock } from '../clock.ts';
+import { callable, integerWithin, oneOf, readOptions, text } from '../internal/assert.ts';
+import { aiUiEncoder } from './ai-ui.ts';
 import type { Encoder } from './encoder.ts';
 import { eventsEncoder } from './events.ts';
-import type { Refusal } from './frames.ts';
-import { type HttpError, httpError, toHttpError } from './http-error.ts';
+import { ndjsonEncoder } from './ndjson.ts';
+import { openaiEncoder } from './openai.ts';
+import { Pieces } from './pieces.ts';
+import { textEncoder } from './text.ts';
 
-export interface EncodeOptions {
+/**
+ * `events`: server-sent events by name. `ndjson`: one event a line. `text`: the tokens as they are.
+ * `openai`: chat-completion chunks. `ai-ui`: the UI message stream of the AI SDK.
+ */
+export type Format = 'events' | 'ndjson' | 'text' | 'openai' | 'ai-ui';
+
+export interface EncodeOptions<T = unknown> {
   /** What the client reads. Default `'events'`. */
-  readonly format?: 'events' | undefined;
+  readonly format?: Format | undefined;
+  /**
+   * The text of a token. The formats of text need it for tokens that are neither strings nor bytes
+   * of UTF-8; in `events` and `ndjson`, where any JSON will do, the text is sent in its place.
+   */
+  readonly toText?: ((token: T) => string) | undefined;
+  /** The id of the completion (`openai`) or of the message (`ai-ui`). Default: a random one. */
+  readonly id?: string | undefined;
+  /** The model that an `openai` client is told. Default `'default'`. */
+  readonly model?: string | undefined;
 }
 
-export interface ResponseOptions extends EncodeOptions {
+export interface ResponseOptions<T = unknown> extends EncodeOptions<T> {
   /** Of a response that is not a refusal. Default 200. */
   readonly status?: number | undefined;
   /** Added to, or put in the place of, the headers that the format brings. */
   readonly headers?: HeadersInit | undefined;
 }
 
-const ENCODE_OPTIONS = new Set(['format']);
-const RESPONSE_OPTIONS = new Set(['format', 'status', 'headers']);
+const FORMATS = ['events', 'ndjson', 'text', 'openai', 'ai-ui'] as const;
+const ENCODE_OPTIONS = new Set(['format', 'toText', 'id', 'model']);
+const RESPONSE_OPTIONS = new Set([...ENCODE_OPTIONS, 'status', 'headers']);
 
-export function readEncodeOptions(where: string, options: EncodeOptions | undefined): Encoder {
+export function readEncodeOptions(
+  where: string,
+  options: EncodeOptions<never> | undefined,
+): Encoder {
   return encoderOf(readOptions(where, options, ENCODE_OPTIONS));
 }
 
 export function readResponseOptions(
   where: string,
-  options: ResponseOptions | undefined,
+  options: ResponseOptions<never> | undefined,
 ): { encoder: Encoder; status: number; headers: Headers } {
   const given = readOptions(where, options, RESPONSE_OPTIONS);
   const encoder = encoderOf(given);
   const headers = new Headers({
-    'content-type': encoder.contentType,
+    ...encoder.headers,
     // What is transformed (compressed, say) on the way arrives in one piece at the end.
     'cache-control': 'no-cache, no-transform',
     // nginx collects the response of an upstream otherwise.
@@ -40,14 +63,37 @@ export function readResponseOptions(
   return { encoder, status: integerWithin('status', given.status ?? 200, 200, 599), headers };
 }
 
-function encoderOf({ format }: EncodeOptions): Encoder {
-  oneOf('format', format ?? 'events', ['events']);
-  return eventsEncoder;
+function encoderOf(options: EncodeOptions<never>): Encoder {
+  const format = oneOf('format', options.format ?? 'events', FORMATS);
+  const toText =
+    options.toText && (callable('toText', options.toText) as (token: unknown) => string);
+  const id = options.id === undefined ? undefined : text('id', options.id);
+  const model = text('model', options.model ?? 'default');
+  switch (format) {
+    case 'events': {
+      return toText === undefined ? eventsEncoder : withText(eventsEncoder, toText);
+    }
+    case 'ndjson': {
+      return toText === undefined ? ndjsonEncoder : withText(ndjsonEncoder, toText);
+    }
+    case 'text': {
+      return textEncoder(new Pieces(toText));
+    }
+    case 'openai': {
+      const created = Math.floor(systemClock.now() / 1000);
+      const completion = { id: id ?? `chatcmpl-${crypto.randomUUID()}`, model, created };
+      return openaiEncoder(completion, new Pieces(toText));
+    }
+    default: {
+      return aiUiEncoder(id ?? crypto.randomUUID(), new Pieces(toText));
+    }
+  }
 }
 
-/** What a stream that was not let in is answered with. */
-export function refusalResponse({ ending, event }: Refusal): HttpError {
-  const { code, message } = event;
-  const status = { failed: 500, timeout: 504 }[ending.outcome as string] ?? 503;
-  return toHttpError(ending.error) ?? httpError(status, {}, { code, message });
+function withText(encoder: Encoder, toText: (token: unknown) => string): Encoder {
+  return {
+    ...encoder,
+    encode: (event) =>
+      encoder.encode(event.type === 'token' ? { ...event, value: toText(event.value) } : event),
+  };
 }

@@ -1,15 +1,44 @@
 import type { ServerResponse } from 'node:http';
+import type { Http2ServerResponse } from 'node:http2';
 
 import { streamHandle, type StreamHandle } from '../internal/stream-handle.ts';
 import type { StreamEvent, StreamReport, TokenStream } from '../token-streamer.ts';
 import { clientGone } from './disconnect.ts';
 import { Frames } from './frames.ts';
-import { readResponseOptions, refusalResponse, type ResponseOptions } from './options.ts';
+import { readResponseOptions, type ResponseOptions } from './options.ts';
+import { refusalResponse } from './refusal.ts';
+
+/** What Node's servers hand to a handler: of HTTP/1, or of HTTP/2 in its compatible form. */
+export type NodeResponse = ServerResponse | Http2ServerResponse;
+
+type Outgoing = Pick<
+  ServerResponse,
+  | 'destroyed'
+  | 'end'
+  | 'flushHeaders'
+  | 'headersSent'
+  | 'off'
+  | 'on'
+  | 'setHeader'
+  | 'statusCode'
+  | 'writableFinished'
+  | 'writableNeedDrain'
+  | 'write'
+> & {
+  destroy(error?: Error): unknown;
+  /** What compressing middleware adds: lets out what it keeps back. */
+  flush?(): void;
+  /** HTTP/2 only. */
+  readonly stream?: { readonly destroyed: boolean; close(code: number): void };
+};
 
 type Handle = StreamHandle<StreamEvent<unknown>>;
 
+const HTTP2_INTERNAL_ERROR = 2;
+
 /**
- * Sends a stream as the response of a Node server: `node:http`, Express, Koa, Fastify's `reply.raw`.
+ * Sends a stream as the response of a Node server: `node:http`, `node:http2`, Express, Koa,
+ * Fastify's `reply.raw`.
  *
  * Nothing is sent before the stream waits in line or flows, so that one that is not let in gets a
  * status of its own, as `toHttpError` has it. Then the headers go out at once; those that are set on
@@ -21,92 +50,100 @@ type Handle = StreamHandle<StreamEvent<unknown>>;
  */
 export async function pipeToResponse<T>(
   stream: TokenStream<T>,
-  response: ServerResponse,
-  options?: ResponseOptions,
+  response: NodeResponse,
+  options?: ResponseOptions<NoInfer<T>>,
 ): Promise<StreamReport> {
   const { encoder, status, headers } = readResponseOptions('pipeToResponse', options);
-  if (response.headersSent) {
+  const out = response as Outgoing;
+  if (out.headersSent) {
     throw new TypeError('Expected `response` to be one of which nothing has been sent.');
   }
   const handle: Handle = stream[streamHandle]();
   const onClose = (): void => void handle.end(clientGone());
-  response.on('close', onClose);
+  out.on('close', onClose);
   // A write to a connection that has just broken is no reason to end the process.
-  response.on('error', () => {});
-  if (response.destroyed) onClose();
+  out.on('error', () => {});
+  if (isClosed(out)) onClose();
   const frames = new Frames(handle, encoder);
   const refusal = await frames.refusal();
-  if (!response.destroyed) {
-    if (refusal === undefined) {
-      await send(response, status, headers, frames, handle);
-    } else {
-      const { status: code, headers: fields, body } = refusalResponse(refusal);
-      response.writeHead(code, fields).end(JSON.stringify(body));
-      await finished(response, handle.settings);
-    }
+  if (refusal === undefined) {
+    writeHead(out, status, headers);
+    await send(out, frames, handle);
+  } else if (!isClosed(out)) {
+    const { status: code, headers: fields, body } = refusalResponse(refusal);
+    writeHead(out, code, Object.entries(fields));
+    out.end(JSON.stringify(body));
+    await finished(out, handle);
   }
-  response.off('close', onClose);
+  out.off('close', onClose);
   const report = await stream.finished;
-  return report.outcome === 'completed' && !response.writableFinished
+  return report.outcome === 'completed' && !out.writableFinished
     ? { ...report, ...clientGone() }
     : report;
 }
 
-async function send(
-  response: ServerResponse,
-  status: number,
-  headers: Headers,
-  frames: Frames,
-  handle: Handle,
-): Promise<void> {
-  response.statusCode = status;
-  for (const [name, value] of headers) response.setHeader(name, value);
-  response.flushHeaders();
+function writeHead(out: Outgoing, status: number, headers: Iterable<[string, string]>): void {
+  if (isClosed(out)) return;
+  out.statusCode = status;
+  for (const [name, value] of headers) out.setHeader(name, value);
+  out.flushHeaders();
+}
+
+async function send(out: Outgoing, frames: Frames, handle: Handle): Promise<void> {
   for (let chunk = await frames.next(); chunk !== undefined; chunk = await frames.next()) {
-    if (response.destroyed) return;
-    const taken = response.write(chunk);
-    // Middleware that compresses keeps small writes back until it is told not to.
-    (response as { flush?: () => void }).flush?.();
-    if (!taken) await drained(response, handle);
+    if (isClosed(out)) return;
+    const taken = out.write(chunk);
+    out.flush?.();
+    if (!taken) await drained(out, handle);
   }
-  if (response.destroyed) return;
-  const stalled = handle.ending?.outcome === 'timeout' && response.writableNeedDrain;
+  if (isClosed(out)) return;
+  const stalled = handle.ending?.outcome === 'timeout' && out.writableNeedDrain;
   if (frames.untold !== undefined || stalled) {
-    response.destroy();
+    cut(out);
   } else {
-    response.end();
-    await finished(response, handle.settings);
+    out.end();
+    await finished(out, handle);
   }
 }
 
+/** Ends the response in a way that no client takes for the end. */
+function cut(out: Outgoing): void {
+  if (out.stream === undefined) out.destroy();
+  else out.stream.close(HTTP2_INTERNAL_ERROR);
+}
+
+function isClosed(out: Outgoing): boolean {
+  return out.stream === undefined ? out.destroyed : out.stream.destroyed;
+}
+
 /** Until the client takes more, or is gone, or the stream is ended and there is no need to wait. */
-function drained(response: ServerResponse, handle: Handle): Promise<void> {
+function drained(out: Outgoing, handle: Handle): Promise<void> {
   return new Promise((resolve) => {
     const done = (): void => {
-      response.off('drain', done).off('close', done);
+      out.off('drain', done).off('close', done);
       handle.onStop(undefined);
       resolve();
     };
-    response.on('drain', done).on('close', done);
+    out.on('drain', done).on('close', done);
     handle.onStop(done);
-    if (response.destroyed || handle.ending !== undefined) done();
+    if (isClosed(out) || handle.ending !== undefined) done();
   });
 }
 
 /** Until the operating system has all of it; a client that takes nothing for `stallMs` is cut off. */
-function finished(response: ServerResponse, settings: Handle['settings']): Promise<void> {
+function finished(out: Outgoing, handle: Handle): Promise<void> {
   return new Promise((resolve) => {
-    const { deadlines, time, stallMs } = settings;
+    const { deadlines, time, stallMs } = handle.settings;
     const deadline =
       stallMs === Infinity
         ? undefined
-        : deadlines.add({ due: () => response.destroy() }, time.now() + stallMs);
+        : deadlines.add({ due: () => cut(out) }, time.now() + stallMs);
     const done = (): void => {
-      response.off('finish', done).off('close', done);
+      out.off('finish', done).off('close', done);
       if (deadline !== undefined) deadlines.remove(deadline);
       resolve();
     };
-    response.on('finish', done).on('close', done);
-    if (response.writableFinished || response.destroyed) done();
+    out.on('finish', done).on('close', done);
+    if (out.writableFinished || isClosed(out)) done();
   });
 }

@@ -2,7 +2,8 @@ import { streamHandle } from '../internal/stream-handle.ts';
 import type { TokenStream } from '../token-streamer.ts';
 import { clientGone } from './disconnect.ts';
 import { Frames } from './frames.ts';
-import { readResponseOptions, refusalResponse, type ResponseOptions } from './options.ts';
+import { readResponseOptions, type ResponseOptions } from './options.ts';
+import { refusalResponse } from './refusal.ts';
 
 /**
  * A stream as a Web `Response`, for Hono, Next, Deno, Bun, and whatever else takes one. Resolves when
@@ -14,7 +15,7 @@ import { readResponseOptions, refusalResponse, type ResponseOptions } from './op
  */
 export async function toResponse<T>(
   stream: TokenStream<T>,
-  options?: ResponseOptions,
+  options?: ResponseOptions<NoInfer<T>>,
 ): Promise<Response> {
   const { encoder, status, headers } = readResponseOptions('toResponse', options);
   const handle = stream[streamHandle]();

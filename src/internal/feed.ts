@@ -4,6 +4,7 @@ import { captureContext, type InContext } from './context.ts';
 import type { Deadline, Deadlines } from './deadlines.ts';
 import { mergeContexts } from './merge.ts';
 import { optionNames } from './options.ts';
+import type { Pacer } from './pacer.ts';
 import { SourceReader, type TokenSource } from './source.ts';
 import { type Summary, Tally } from './tally.ts';
 import type { Time } from './time.ts';
@@ -58,6 +59,7 @@ export interface FeedSettings {
   readonly time: Time;
   readonly deadlines: Deadlines<Due>;
   readonly signals: AbortWatch<{ aborted(reason: unknown): void }>;
+  readonly moves: Pacer<{ moved(): void }>;
 }
 
 export interface FeedFigures {
@@ -113,6 +115,7 @@ export class Feed<T> implements Due {
   #firstTokenAt: number | undefined;
   /** Since when the source owes a token that is not empty; Infinity while it is not asked. */
   #silentSince = Infinity;
+  #brought = 0;
   readonly #gaps = new Tally();
 
   #giveBack: ((ending: Ending) => void) | undefined;
@@ -120,9 +123,9 @@ export class Feed<T> implements Due {
   #gateGone = true;
   #abandoned = false;
   #teardownError: unknown;
-  #resolveGone!: () => void;
+  #resolveGone!: (ending: Ending) => void;
   /** Resolves when source and gate are let go of. */
-  readonly gone: Promise<void> = new Promise((resolve) => {
+  readonly gone: Promise<Ending> = new Promise((resolve) => {
     this.#resolveGone = resolve;
   });
 
@@ -149,6 +152,11 @@ export class Feed<T> implements Due {
     return this.#startedAt;
   }
 
+  /** How many tokens the source has given. */
+  get brought(): number {
+    return this.#brought;
+  }
+
   get isOver(): boolean {
     return this.#state === 'over';
   }
@@ -168,6 +176,12 @@ export class Feed<T> implements Due {
   attach(sink: Sink<T>): void {
     if (this.#ending === undefined) this.#sinks.add(sink);
     else sink.stopped(this.#ending);
+  }
+
+  /** Several sinks take the place of one. */
+  replace(sink: Sink<T>, others: readonly Sink<T>[]): void {
+    this.#sinks.delete(sink);
+    for (const other of others) this.#sinks.add(other);
   }
 
   /** The sink wants no more; the feed is over when it was the last one. */
@@ -202,6 +216,11 @@ export class Feed<T> implements Due {
     this.stop({ outcome: isTimeout(reason) ? 'timeout' : 'cancelled', error: reason });
   }
 
+  /** It is time to tell of a change of place. */
+  moved(): void {
+    for (const sink of this.#sinks) sink.moved();
+  }
+
   /** A sink has room again. */
   pulled(): void {
     if (this.#resume === undefined || !this.#hasRoom()) return;
@@ -226,7 +245,7 @@ export class Feed<T> implements Due {
     if (this.#state === 'over') {
       this.#abandoned = !this.#sourceGone;
       this.#giveBack?.(this.#ending!);
-      this.#resolveGone();
+      this.#resolveGone(this.#ending!);
     } else if (this.#state === 'open') {
       const { timeoutMs } = this.#settings;
       const phase = this.#firstTokenAt === undefined ? 'firstToken' : 'idle';
@@ -320,6 +339,7 @@ export class Feed<T> implements Due {
         this.#watch();
       }
     }
+    this.#brought++;
     for (const sink of this.#sinks) sink.token(value);
     if (this.#hasRoom()) return undefined;
     this.#silentSince = Infinity;
@@ -400,7 +420,7 @@ export class Feed<T> implements Due {
     if (!this.#gateGone) return;
     if (this.#deadline !== undefined) this.#settings.deadlines.remove(this.#deadline);
     this.#deadline = undefined;
-    this.#resolveGone();
+    this.#resolveGone(this.#ending!);
   }
 
   #silenceLimit(): number {
@@ -434,12 +454,13 @@ export class Feed<T> implements Due {
       if (positions !== this.#positions) return;
       this.#asksPosition = false;
       if (done === true) this.#unfollow();
-      else for (const sink of this.#sinks) sink.moved();
+      else this.#settings.moves.enter(this);
     }, nothing);
   }
 
   #unfollow(): void {
     const positions = this.#positions;
+    if (positions !== undefined) this.#settings.moves.leave(this);
     this.#place = undefined;
     this.#positions = undefined;
     this.#asksPosition = false;

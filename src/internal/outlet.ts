@@ -1,6 +1,9 @@
 import { SluiceError, StreamTimeoutError } from '../errors.ts';
-import type { Deadline } from './deadlines.ts';
+import { AbortWatch } from './abort.ts';
+import { type Deadline, Deadlines } from './deadlines.ts';
 import type { Due, Ending, Feed, FeedFigures, FeedSettings, Sink } from './feed.ts';
+import { Pacer } from './pacer.ts';
+import type { Time } from './time.ts';
 
 /** What a consumer of a stream reads, in this order: positions, `start`, tokens, one of the rest. */
 export type StreamEvent<T> =
@@ -36,6 +39,24 @@ export interface OutletSettings extends FeedSettings {
   readonly exposeErrors: boolean;
 }
 
+/** Settings with one timer and one listener a signal for everything that shares them. */
+export function shareSettings(
+  time: Time,
+  own: Omit<OutletSettings, 'time' | 'deadlines' | 'signals' | 'moves'>,
+): OutletSettings {
+  return {
+    ...own,
+    time,
+    deadlines: new Deadlines<Due>(time, (due, now) => {
+      for (const subject of due) subject.due(now);
+    }),
+    signals: new AbortWatch((subjects, reason) => {
+      for (const subject of subjects) subject.aborted(reason);
+    }),
+    moves: new Pacer(time, (subject) => subject.moved()),
+  };
+}
+
 type Waiting<T> = (event: StreamEvent<T> | undefined) => void;
 
 /**
@@ -57,6 +78,7 @@ export class Outlet<T> implements Sink<T>, Due {
   #elapsedMs = 0;
   #taken = 0;
   #tokensOnly = false;
+  #hasLeft = false;
 
   #waiting: Waiting<T>[] = [];
   #onReady: (() => void) | undefined;
@@ -70,10 +92,40 @@ export class Outlet<T> implements Sink<T>, Due {
     this.#resolveFinished = resolve;
   });
 
-  constructor(settings: OutletSettings, feed: Feed<T>) {
+  /** `origin` is an outlet of the same feed that this one takes part in the place of. */
+  constructor(settings: OutletSettings, feed: Feed<T>, origin?: Outlet<T>) {
     this.settings = settings;
     this.#feed = feed;
-    feed.attach(this);
+    if (origin === undefined) {
+      feed.attach(this);
+    } else if (origin.#ending === undefined) {
+      this.#tokens.push(...origin.#tokens);
+      this.#moved = origin.#moved;
+      this.#startDue = origin.#startDue;
+      this.#last = origin.#last;
+    } else {
+      this.stopped(origin.#ending);
+    }
+  }
+
+  /**
+   * Outlets in the place of this one, which nobody has read. Its own `finished` tells from now on how
+   * the source went.
+   */
+  split(count: number): Outlet<T>[] {
+    const branches = Array.from(
+      { length: count },
+      () => new Outlet(this.settings, this.#feed, this),
+    );
+    if (this.#ending === undefined) {
+      this.#tokens.length = 0;
+      this.#feed.replace(this, branches);
+      void this.#feed.gone.then((ending) => {
+        this.#taken = this.#feed.brought;
+        this.#conclude(ending);
+      });
+    }
+    return branches;
   }
 
   /** How it ended, as soon as that is certain, be all of it read or not. */
@@ -139,10 +191,8 @@ export class Outlet<T> implements Sink<T>, Due {
 
   /** The consumer walks away: as `end`, but there is nobody to be told. */
   leave(ending: Ending): void {
-    this.end(ending);
-    this.#last = undefined;
-    this.#tokens.length = 0;
-    this.#wake();
+    this.#hasLeft = true;
+    if (!this.end(ending)) this.#last = undefined;
   }
 
   moved(): void {
@@ -172,7 +222,7 @@ export class Outlet<T> implements Sink<T>, Due {
     this.#moved = false;
     this.#startDue = false;
     this.#tokens.length = 0;
-    this.#last = ending;
+    this.#last = this.#hasLeft ? undefined : ending;
     this.#conclude(ending);
     this.#wake();
     this.#onStop?.();

@@ -1,3 +1,10 @@
+import {
+  type ClientHttp2Stream,
+  connect as connect2,
+  createServer as createServer2,
+} from 'node:http2';
+import type { AddressInfo } from 'node:net';
+
 import { createParser, type EventSourceMessage } from 'eventsource-parser';
 import { describe, expect, it } from 'vitest';
 
@@ -9,7 +16,6 @@ import { Semaphore } from '../../src/semaphore.ts';
 import { ManualClock } from '../../src/testing.ts';
 import { type StreamReport, type TokenStream, TokenStreamer } from '../../src/token-streamer.ts';
 import { rawGet, readAll, serve, type Served, until } from '../support/serve.ts';
-import { catchUncaught } from '../support/uncaught.ts';
 
 interface Piped extends Served {
   readonly reports: StreamReport[];
@@ -432,44 +438,77 @@ describe('pipeToResponse()', () => {
     }
   });
 
-  it('leaves nothing behind when 200 clients leave at any moment', async () => {
-    using uncaught = catchUncaught();
-    const queue = new AdmissionQueue({ concurrency: 5 });
-    let open = 0;
-    const source = async function* ({ signal }: TaskContext): AsyncGenerator<string> {
-      open++;
-      try {
-        for (let i = 0; i < 20; i++) {
-          await new Promise<void>((resolve, reject) => {
-            const timer = setTimeout(resolve, 1);
-            signal.addEventListener('abort', () => {
-              clearTimeout(timer);
-              reject(signal.reason as Error);
-            });
-          });
-          yield `token ${i}`;
-        }
-      } finally {
-        open--;
-      }
-    };
-    const streamer = new TokenStreamer();
-    await using served = await piped(() => streamer.stream(source, { gate: queue }));
-    await Promise.all(
-      Array.from({ length: 200 }, async (_, i) => {
-        const socket = rawGet(served.port);
-        socket.resume();
-        await new Promise((resolve) => {
-          setTimeout(resolve, (i * 7919) % 200);
-        });
-        if (i % 3 === 0) socket.resetAndDestroy();
-        else socket.destroy();
-      }),
-    );
-    await until(() => queue.active === 0 && queue.waiting === 0 && streamer.stats().active === 0);
-    await until(() => open === 0);
-    expect(streamer.stats().disconnected).toBeGreaterThan(20);
-    expect(uncaught).toMatchObject({ exceptions: [], rejections: [] });
+  describe('over HTTP/2', () => {
+    interface Answer {
+      readonly status: number | undefined;
+      readonly text: string;
+      readonly code: number | undefined;
+    }
+
+    async function get2(
+      stream: () => TokenStream<unknown>,
+      options?: Parameters<typeof pipeToResponse>[2],
+      leave?: (request: ClientHttp2Stream) => void,
+    ): Promise<Answer & { report: StreamReport }> {
+      let reported!: Promise<StreamReport>;
+      const server = createServer2((_, response) => {
+        reported = pipeToResponse(stream(), response, options);
+      });
+      await new Promise<void>((resolve) => {
+        server.listen(0, '127.0.0.1', resolve);
+      });
+      const session = connect2(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+      const request = session.request({ ':path': '/' });
+      let status: number | undefined;
+      let text = '';
+      request.setEncoding('utf8');
+      request.on('response', (headers) => (status = headers[':status']));
+      request.on('data', (chunk) => (text += String(chunk)));
+      request.on('error', () => {});
+      leave?.(request);
+      await new Promise((resolve) => request.on('close', resolve));
+      const report = await reported;
+      session.close();
+      await new Promise((resolve) => server.close(resolve));
+      return { status, text, code: request.rstCode, report };
+    }
+
+    it('sends what it sends over HTTP/1, and no header that is not of HTTP/2 (T-29)', async () => {
+      const warnings: unknown[] = [];
+      const warn = (warning: unknown): void => void warnings.push(warning);
+      process.on('warning', warn);
+      const answer = await get2(() => new TokenStreamer().stream(['a', 'b']));
+      expect(answer).toMatchObject({ status: 200, code: 0, report: { outcome: 'completed' } });
+      expect(answer.text).toMatch(/^event: start[^]*event: done/u);
+      const gate = new Semaphore({ capacity: 1, maxWaiting: 0 });
+      gate.tryAcquire();
+      const refused = await get2(() => new TokenStreamer().stream(['a'], { gate }));
+      expect(refused).toMatchObject({ status: 503, code: 0, report: { outcome: 'failed' } });
+      expect(JSON.parse(refused.text)).toMatchObject({ error: { code: 'ERR_QUEUE_FULL' } });
+      process.off('warning', warn);
+      expect(warnings).toEqual([]);
+    });
+
+    it('resets the stream where the format cannot tell an error', async () => {
+      const failing = function* (): Generator<string> {
+        yield 'a';
+        throw new Error('broken');
+      };
+      const answer = await get2(() => new TokenStreamer().stream(failing()), { format: 'text' });
+      expect(answer).toMatchObject({ status: 200, report: { outcome: 'failed' } });
+      expect(answer.code).not.toBe(0);
+    });
+
+    it('notices that the client resets the stream', async () => {
+      const gate = new Semaphore(1);
+      const answer = await get2(
+        () => new TokenStreamer().stream(oneToken, { gate }),
+        {},
+        (request) => request.once('data', () => request.close(8)),
+      );
+      expect(answer.report.outcome).toBe('disconnected');
+      expect(gate.active).toBe(0);
+    });
   });
 });
 

@@ -1,0 +1,150 @@
+import type { Clock } from '../clock.ts';
+import type { Gate, TaskContext } from '../gate.ts';
+import { callable, msOrInfinity, readOptions } from '../internal/assert.ts';
+import { type AnyGate, Feed } from '../internal/feed.ts';
+import { Outlet, shareSettings } from '../internal/outlet.ts';
+import { Time } from '../internal/time.ts';
+import { parseRateLimitHeaders } from './rate-limit-headers.ts';
+import { parseRetryAfter } from './retry-after.ts';
+
+type Fetch = typeof fetch;
+type FetchInput = Parameters<Fetch>[0];
+type FetchInit = Parameters<Fetch>[1];
+
+/** What is needed of a `RateLimiter`. */
+export interface UpstreamLimiter {
+  pause(ms: number): void;
+  sync(counts: never): void;
+  stats(): { readonly limits: readonly { readonly name: string | undefined }[] };
+}
+
+export interface GateFetchOptions<Options extends object> {
+  /** What is called when the gate lets a request through. Default: the global one. */
+  readonly fetch?: Fetch | undefined;
+  /** The gate's options, or what makes them of the arguments of each call. */
+  readonly options?: Options | ((input: FetchInput, init: FetchInit) => Options) | undefined;
+  /**
+   * What is told of the upstream's own limits: `Retry-After` of a 429 or 503 pauses it, the counts in
+   * its rate-limit headers are taken over where the limiter has a limit of that name. One limit
+   * without a name gets the count of requests. It may take part in the gate or not.
+   */
+  readonly limiter?: UpstreamLimiter | undefined;
+  /** How long a body may be left unread while there is something to read, in ms. Default 120 000. */
+  readonly stallMs?: number | undefined;
+  /** How long a request may take to let go after its abort, in ms. Default 1000. */
+  readonly teardownGraceMs?: number | undefined;
+  readonly clock?: Clock | undefined;
+}
+
+const OPTIONS = new Set(['fetch', 'options', 'limiter', 'stallMs', 'teardownGraceMs', 'clock']);
+
+/**
+ * A `fetch` behind a gate, for clients that take one: `openai`, `@anthropic-ai/sdk`, the providers of
+ * `ai`. A request holds its place from the moment when the gate lets it through until its body has
+ * arrived, failed, been cancelled, or been left unread for `stallMs`; then the request is aborted and
+ * reading on fails with `ERR_STREAM_TIMEOUT`.
+ *
+ * The request's own `signal` ends the wait too. The promise rejects as the gate and `fetch` do. A
+ * client that retries enters the gate once more for each attempt; its own time limit runs while it
+ * waits there.
+ *
+ * @example
+ * ```ts
+ * const client = new OpenAI({ fetch: gateFetch(queue, { options: { priority: 2 } }) });
+ * ```
+ */
+export function gateFetch<Context extends TaskContext, Options extends object>(
+  gate: Gate<Context, Options>,
+  options?: GateFetchOptions<NoInfer<Options>>,
+): Fetch {
+  if (typeof gate?.run !== 'function') {
+    throw new TypeError('Expected `gate` to have a method `run`.');
+  }
+  const given = readOptions('gateFetch', options, OPTIONS);
+  if (given.fetch !== undefined) callable('fetch', given.fetch);
+  const settings = shareSettings(new Time(given.clock), {
+    stallMs: msOrInfinity('stallMs', given.stallMs ?? 120_000),
+    teardownGraceMs: msOrInfinity('teardownGraceMs', given.teardownGraceMs ?? 1000),
+    heartbeatMs: Infinity,
+    firstTokenTimeoutMs: Infinity,
+    idleTimeoutMs: Infinity,
+    timeoutMs: Infinity,
+    highWaterMark: 2,
+    exposeErrors: false,
+  });
+  return (input, init) =>
+    new Promise((resolve, reject) => {
+      const optionsOf = given.options;
+      const gateOptions = typeof optionsOf === 'function' ? optionsOf(input, init) : optionsOf;
+      let answered = false;
+      const request = async ({ signal }: { signal: AbortSignal }): Promise<Chunks> => {
+        const response = await (given.fetch ?? fetch)(input, { ...init, signal });
+        answered = true;
+        if (given.limiter !== undefined) tellLimits(given.limiter, response);
+        if (response.body !== null) {
+          resolve(held(response, outlet));
+          return response.body;
+        }
+        resolve(response);
+        void outlet.next();
+        return [];
+      };
+      const feed = new Feed<Uint8Array<ArrayBuffer>>(
+        settings,
+        request as () => Promise<Chunks>,
+        gate as unknown as AnyGate,
+        { ...gateOptions },
+        init?.signal ?? (input instanceof Request ? input.signal : undefined),
+      );
+      const outlet = new Outlet(settings, feed);
+      outlet.onlyTokens();
+      outlet.ready(() => {
+        if (answered) return;
+        outlet.take();
+        reject(outlet.ending!.error);
+      });
+    });
+}
+
+function tellLimits(limiter: UpstreamLimiter, { status, headers }: Response): void {
+  const counts = parseRateLimitHeaders(headers) ?? {};
+  const names = limiter.stats().limits.map(({ name }) => name);
+  if (names[0] === undefined) {
+    const requests = counts['requests'] ?? counts['default'];
+    if (requests !== undefined) limiter.sync(requests as never);
+  } else {
+    const known = Object.entries(counts).filter(([name]) => names.includes(name));
+    if (known.length > 0) limiter.sync(Object.fromEntries(known) as never);
+  }
+  if (status === 429 || status === 503) limiter.pause(parseRetryAfter(headers) ?? 0);
+}
+
+type Chunks = ReadableStream<Uint8Array<ArrayBuffer>> | [];
+
+/** The response with its body read through the outlet, so that the place is held as long. */
+function held(response: Response, outlet: Outlet<Uint8Array<ArrayBuffer>>): Response {
+  const body = new ReadableStream({
+    type: 'bytes',
+    async pull(controller) {
+      let event = await outlet.next();
+      // A stream of bytes takes no empty chunk.
+      while (event?.type === 'token' && event.value.byteLength === 0) event = await outlet.next();
+      if (event?.type === 'token') {
+        controller.enqueue(event.value);
+      } else if (event?.type === 'error') {
+        controller.error(outlet.ending!.error);
+      } else {
+        controller.close();
+        controller.byobRequest?.respond(0);
+      }
+    },
+    cancel(reason) {
+      outlet.end({ outcome: 'cancelled', error: reason });
+    },
+  });
+  const copy = new Response(body, response);
+  for (const name of ['url', 'redirected', 'type'] as const) {
+    Object.defineProperty(copy, name, { value: response[name] });
+  }
+  return copy;
+}

@@ -1,0 +1,272 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+
+import OpenAI from 'openai';
+import { describe, expect, it } from 'vitest';
+
+import { AdmissionQueue } from '../../src/admission-queue.ts';
+import type { Gate } from '../../src/gate.ts';
+import { gateFetch, type UpstreamLimiter } from '../../src/http/index.ts';
+import { RateLimiter } from '../../src/rate-limiter.ts';
+import { Semaphore } from '../../src/semaphore.ts';
+import { ManualClock, settle } from '../../src/testing.ts';
+import { serve, type Served, until } from '../support/serve.ts';
+import { catchUncaught } from '../support/uncaught.ts';
+
+interface Upstream extends Served {
+  /** Requests that are being answered. */
+  readonly open: () => number;
+  /** Goes on with all of them. */
+  readonly go: () => void;
+  readonly asked: () => number;
+}
+
+/** A server that answers with a chat completion, token by token, each when it is told to go on. */
+async function upstream(tokens = 3): Promise<Upstream> {
+  let open = 0;
+  let asked = 0;
+  let waiting: (() => void)[] = [];
+  const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    open++;
+    asked++;
+    response.on('close', () => open--);
+    request.resume();
+    response.setHeader('content-type', 'text/event-stream').flushHeaders();
+    for (let i = 0; i < tokens; i++) {
+      const choices = [{ index: 0, delta: { content: String(i) }, finish_reason: null }];
+      response.write(`data: ${JSON.stringify({ id: 'x', choices })}\n\n`);
+      await new Promise<void>((resolve) => waiting.push(resolve));
+    }
+    response.end('data: [DONE]\n\n');
+  };
+  const served = await serve((request, response) => void answer(request, response));
+  return {
+    ...served,
+    open: () => open,
+    asked: () => asked,
+    go: () => {
+      const now = waiting;
+      waiting = [];
+      for (const resolve of now) resolve();
+    },
+  };
+}
+
+describe('gateFetch()', () => {
+  it('holds the place from the request to the end of the body', async () => {
+    await using server = await upstream();
+    const gate = new Semaphore(1);
+    const get = gateFetch(gate);
+    const response = await get(server.url);
+    expect(response.url).toBe(`${server.url}/`);
+    expect(response.headers.get('content-type')).toBe('text/event-stream');
+    const second = get(server.url);
+    const text = response.text();
+    for (let i = 0; i < 3; i++) {
+      await until(() => server.open() === 1);
+      expect([gate.active, gate.waiting, server.asked()]).toEqual([1, 1, 1]);
+      await settle();
+      server.go();
+      await new Promise((resolve) => {
+        setTimeout(resolve, 5);
+      });
+    }
+    expect(await text).toMatch(/\[DONE\]/u);
+    await until(() => server.asked() === 2);
+    await (await second).body!.cancel();
+    await until(() => gate.active === 0 && server.open() === 0);
+  });
+
+  it('gives the place back at once for a response without a body', async () => {
+    const gate = new Semaphore(1);
+    const get = gateFetch(gate, { fetch: async () => new Response(null, { status: 204 }) });
+    expect((await get('http://test')).status).toBe(204);
+    await settle();
+    expect(gate.active).toBe(0);
+  });
+
+  it('gives the place back when all has arrived, though nobody has read it', async () => {
+    const gate = new Semaphore(1);
+    const clock = new ManualClock();
+    const get = gateFetch(gate, { fetch: async () => new Response('all of it'), clock });
+    const response = await get('http://test');
+    await settle();
+    expect(gate.active).toBe(0);
+    expect(await response.text()).toBe('all of it');
+    expect(clock.timers).toBe(0);
+  });
+
+  it('gives the place back when the body is cancelled, and stops the request', async () => {
+    await using server = await upstream();
+    const gate = new Semaphore(1);
+    const response = await gateFetch(gate)(server.url);
+    await response.body!.cancel();
+    await until(() => gate.active === 0 && server.open() === 0);
+    expect(server.asked()).toBe(1);
+  });
+
+  it('stops a request whose body is left unread for `stallMs`', async () => {
+    await using server = await upstream();
+    const gate = new Semaphore(1);
+    const clock = new ManualClock();
+    const response = await gateFetch(gate, { stallMs: 5000, clock })(server.url);
+    await until(() => clock.timers === 1);
+    await clock.advance(4999);
+    expect(gate.active).toBe(1);
+    await clock.advance(1);
+    await until(() => gate.active === 0 && server.open() === 0);
+    await expect(response.text()).rejects.toMatchObject({ code: 'ERR_STREAM_TIMEOUT' });
+    expect(clock.timers).toBe(0);
+  });
+
+  it('fails the reader when the upstream breaks off, and gives the place back', async () => {
+    await using server = await serve((_, response) => {
+      response.write('a');
+      setTimeout(() => response.destroy(), 5);
+    });
+    const gate = new Semaphore(1);
+    const response = await gateFetch(gate)(server.url);
+    await expect(response.text()).rejects.toThrow(/terminated/u);
+    await until(() => gate.active === 0);
+  });
+
+  it('rejects as fetch does, and gives the place back', async () => {
+    const gate = new Semaphore(1);
+    const failure = new TypeError('fetch failed');
+    const get = gateFetch(gate, {
+      fetch: async () => {
+        throw failure;
+      },
+    });
+    await expect(get('http://test')).rejects.toBe(failure);
+    await settle();
+    expect(gate.active).toBe(0);
+  });
+
+  it('rejects as the gate does, without a request', async () => {
+    let asked = 0;
+    const gate = new Semaphore({ capacity: 1, maxWaiting: 0 });
+    gate.tryAcquire();
+    const get = gateFetch(gate, { fetch: async () => new Response(`${asked++}`) });
+    await expect(get('http://test')).rejects.toMatchObject({ code: 'ERR_QUEUE_FULL' });
+    expect(asked).toBe(0);
+  });
+
+  it('minds the signal of the request: in line, while asking, while reading (T-40)', async () => {
+    await using server = await upstream();
+    const gate = new Semaphore(1);
+    const get = gateFetch(gate);
+    const reason = new Error('gone');
+
+    const reading = new AbortController();
+    const response = await get(server.url, { signal: reading.signal });
+    const waiting = new AbortController();
+    const waits = get(new Request(server.url, { signal: waiting.signal }));
+    waiting.abort(reason);
+    await expect(waits).rejects.toBe(reason);
+    expect(gate.waiting).toBe(0);
+
+    const text = response.text();
+    reading.abort(reason);
+    await expect(text).rejects.toBe(reason);
+    await until(() => gate.active === 0 && server.open() === 0);
+
+    const asking = new AbortController();
+    const silent = gateFetch(gate, { fetch: () => new Promise(() => {}), teardownGraceMs: 0 });
+    const asks = silent(server.url, { signal: asking.signal });
+    await settle();
+    asking.abort(reason);
+    await expect(asks).rejects.toBe(reason);
+    await until(() => gate.active === 0);
+    await expect(get(server.url, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+    expect(server.asked()).toBe(1);
+  });
+
+  it('gives the gate its options, made of each call where they are a function', async () => {
+    const queue = new AdmissionQueue({ concurrency: 1 });
+    const seen: number[] = [];
+    const get = gateFetch(queue, {
+      fetch: async () => new Response('x'),
+      options: (input) => ({
+        priority: input === 'http://test/urgent' ? 1 : 5,
+        onTicket: ({ priority }) => void seen.push(priority),
+      }),
+    });
+    await (await get('http://test/urgent')).text();
+    await (await get('http://test')).text();
+    expect(seen).toEqual([1, 5]);
+    const wrong = gateFetch(queue, { options: { priority: 9 } });
+    await expect(wrong('http://test')).rejects.toThrow(RangeError);
+  });
+
+  it('tells a limiter what the upstream says of its limits', async () => {
+    const clock = new ManualClock();
+    let answer = new Response('x', {
+      headers: { 'x-ratelimit-remaining-requests': '3', 'x-ratelimit-reset-requests': '10s' },
+    });
+    const one = new RateLimiter({ limit: 10, intervalMs: 60_000, clock });
+    const both = new RateLimiter({
+      limits: {
+        requests: { limit: 10, intervalMs: 60_000 },
+        tokens: { limit: 100, intervalMs: 60_000 },
+      },
+      clock,
+    });
+    const ask = async (limiter: UpstreamLimiter & Gate): Promise<void> => {
+      const get = gateFetch(limiter, { fetch: async () => answer.clone(), limiter });
+      await (await get('http://test')).text();
+    };
+    await ask(one);
+    expect(one.available()).toBe(3);
+    await ask(both);
+    expect([both.available('requests'), both.available('tokens')]).toEqual([3, 99]);
+    answer = new Response(null, { status: 429, headers: { 'retry-after': '7' } });
+    await ask(one);
+    expect(one.stats().pausedMs).toBe(7000);
+    await ask(both);
+    expect(both.stats().pausedMs).toBe(7000);
+  });
+
+  it('refuses what it cannot work with', () => {
+    const gate: Gate = new Semaphore(1);
+    expect(() => gateFetch({} as never)).toThrow(TypeError);
+    expect(() => gateFetch(gate, { fetch: 1 as never })).toThrow(TypeError);
+    expect(() => gateFetch(gate, { stall: 1 } as never)).toThrow(TypeError);
+    expect(() => gateFetch(gate, { stallMs: -1 })).toThrow(RangeError);
+  });
+
+  it('keeps the client of OpenAI within the limit, be its answers read, left or aborted', async () => {
+    using uncaught = catchUncaught();
+    await using server = await upstream();
+    const gate = new Semaphore(2);
+    let most = 0;
+    gate.on('acquired', ({ active }) => (most = Math.max(most, active)));
+    const client = new OpenAI({
+      apiKey: 'x',
+      baseURL: server.url,
+      maxRetries: 0,
+      fetch: gateFetch(gate),
+    });
+    const going = setInterval(server.go, 2);
+    const answers = await Promise.all(
+      Array.from({ length: 12 }, async (_, i) => {
+        const stream = await client.chat.completions.create({
+          model: 'm',
+          messages: [],
+          stream: true,
+        });
+        let text = '';
+        for await (const chunk of stream) {
+          text += chunk.choices[0]!.delta.content;
+          if (i % 3 === 1) break;
+          if (i % 3 === 2) stream.controller.abort();
+        }
+        return text;
+      }),
+    );
+    clearInterval(going);
+    for (const [i, text] of answers.entries()) expect(text).toBe(i % 3 === 0 ? '012' : '0');
+    expect(most).toBe(2);
+    await until(() => gate.active === 0 && server.open() === 0);
+    expect(uncaught).toMatchObject({ exceptions: [], rejections: [] });
+  });
+});

@@ -1,0 +1,75 @@
+import { describe, expect, it } from 'vitest';
+
+import { healthReport } from '../../src/http/index.ts';
+import { Semaphore } from '../../src/semaphore.ts';
+import { ManualClock } from '../../src/testing.ts';
+
+describe('healthReport()', () => {
+  it('has the statistics of primitives and what checks return', async () => {
+    const semaphore = new Semaphore(3);
+    semaphore.tryAcquire();
+    const report = await healthReport({
+      gpu: semaphore,
+      model: () => ({ version: 7 }),
+      database: async () => {},
+    });
+    expect(report).toMatchObject({
+      status: 200,
+      headers: { 'content-type': 'application/json; charset=utf-8', 'cache-control': 'no-store' },
+      body: { status: 'ok' },
+    });
+    expect(report.body.parts).toEqual({
+      gpu: semaphore.stats(),
+      model: { version: 7 },
+      database: {},
+    });
+  });
+
+  it('is 503 when a part is closed', async () => {
+    const gpu = new Semaphore(1);
+    gpu.close();
+    expect(await healthReport({ gpu })).toMatchObject({ status: 503, body: { status: 'closed' } });
+  });
+
+  it('is 503 when a check fails, and tells no more of it than its code or name', async () => {
+    const report = await healthReport({
+      a: () => {
+        throw Object.assign(new Error('secret'), { code: 'ECONNREFUSED' });
+      },
+      b: async () => {
+        throw new TypeError('secret');
+      },
+      c: async () => {
+        // What a check rejects with is its own affair.
+        throw undefined;
+      },
+      d: () => 'fine',
+    });
+    expect(report).toMatchObject({ status: 503, body: { status: 'failing' } });
+    expect(report.body.parts).toEqual({
+      a: { error: 'ECONNREFUSED' },
+      b: { error: 'TypeError' },
+      c: { error: 'Error' },
+      d: 'fine',
+    });
+  });
+
+  it('waits for no check longer than `timeoutMs`', async () => {
+    const clock = new ManualClock();
+    const asked = healthReport(
+      { slow: () => new Promise(() => {}), quick: async () => 'fine' },
+      { timeoutMs: 100, clock },
+    );
+    await clock.advance(100);
+    expect((await asked).body).toEqual({
+      status: 'failing',
+      parts: { slow: { error: 'TimeoutError' }, quick: 'fine' },
+    });
+    expect(clock.timers).toBe(0);
+  });
+
+  it('rejects for bad options', async () => {
+    await expect(healthReport({}, { timeoutMs: 0 })).rejects.toThrow(RangeError);
+    await expect(healthReport({}, { timeout: 1 } as never)).rejects.toThrow(TypeError);
+  });
+});

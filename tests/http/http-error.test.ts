@@ -1,0 +1,80 @@
+import { describe, expect, it } from 'vitest';
+
+import * as errors from '../../src/errors.ts';
+import { toHttpError } from '../../src/http/index.ts';
+
+describe('toHttpError()', () => {
+  it('knows every error of the library', () => {
+    const made: Error[] = [
+      new errors.ClosedError('The queue'),
+      new errors.QueueFullError({ waiting: 1, maxWaiting: 1, retryAfterMs: 10 }),
+      new errors.WaitTimeoutError(10),
+      new errors.RunTimeoutError(10),
+      new errors.ExceedsCapacityError(2, 1),
+      new errors.RateLimitedError(10),
+      new errors.DuplicateIdError('a'),
+      new errors.SessionsFullError(1, 1),
+      new errors.SessionTimeoutError('a', 10),
+      new errors.MetadataTooLargeError('a', 2, 1),
+      new errors.StreamTimeoutError('idle', 10),
+    ];
+    const statuses = Object.fromEntries(
+      made.map((error) => [(error as errors.SluiceError).code, toHttpError(error)?.status]),
+    );
+    expect(statuses).toEqual({
+      ERR_CLOSED: 503,
+      ERR_QUEUE_FULL: 503,
+      ERR_WAIT_TIMEOUT: 503,
+      ERR_RUN_TIMEOUT: 504,
+      ERR_EXCEEDS_CAPACITY: 413,
+      ERR_RATE_LIMITED: 429,
+      ERR_DUPLICATE_ID: 409,
+      ERR_SESSIONS_FULL: 503,
+      ERR_SESSION_TIMEOUT: 504,
+      ERR_METADATA_TOO_LARGE: 413,
+      ERR_STREAM_TIMEOUT: 504,
+    });
+  });
+
+  it('knows no other', () => {
+    for (const error of [
+      new Error('x'),
+      new errors.InvariantError('Q1'),
+      undefined,
+      null,
+      'x',
+      {},
+    ]) {
+      expect(toHttpError(error)).toBe(undefined);
+    }
+  });
+
+  it('promises nothing sooner than it is so: whole seconds, rounded up (H256, H270)', () => {
+    const after = (ms: number): unknown =>
+      toHttpError(new errors.RateLimitedError(ms))!.headers['retry-after'];
+    expect([0, 1, 1000, 1001, 59_999.5].map(after)).toEqual(['1', '1', '1', '2', '60']);
+  });
+
+  it('has a body that JSON and a client can take', () => {
+    const { headers, body } = toHttpError(new errors.RateLimitedError(1200.5, 'tokens'))!;
+    expect(headers).toEqual({
+      'content-type': 'application/json; charset=utf-8',
+      'cache-control': 'no-store',
+      'retry-after': '2',
+      ratelimit: '"tokens";r=0;t=2',
+    });
+    expect(body).toEqual({
+      error: {
+        code: 'ERR_RATE_LIMITED',
+        message: 'Over the rate limit of tokens; try again in 1201 ms.',
+        retryAfterMs: 1201,
+      },
+    });
+  });
+
+  it('lets nothing out of the name of a limit that could start another header', () => {
+    const { headers } = toHttpError(new errors.RateLimitedError(1, 'a"\r\nx: y\\ü'))!;
+    expect(headers['ratelimit']).toBe(String.raw`"a\"??x: y\\?";r=0;t=1`);
+    expect(() => new Headers(headers)).not.toThrow();
+  });
+});

@@ -1,0 +1,141 @@
+import { describe, expect, it } from 'vitest';
+
+import { AdmissionQueue } from '../../src/admission-queue.ts';
+import { toResponse } from '../../src/http/index.ts';
+import { Semaphore } from '../../src/semaphore.ts';
+import { ManualClock, settle } from '../../src/testing.ts';
+import { TokenStreamer } from '../../src/token-streamer.ts';
+import { catchUncaught } from '../support/uncaught.ts';
+
+const never = (): AsyncIterable<string> => ({
+  [Symbol.asyncIterator]: () => ({ next: () => new Promise(() => {}) }),
+});
+
+describe('toResponse()', () => {
+  it('is a Web response with the headers of the format and the records in its body', async () => {
+    const streamer = new TokenStreamer({ clock: new ManualClock() });
+    const response = await toResponse(streamer.stream(['a']), {
+      status: 203,
+      headers: { 'x-request-id': '7' },
+    });
+    expect(response.status).toBe(203);
+    expect(Object.fromEntries(response.headers)).toEqual({
+      'content-type': 'text/event-stream; charset=utf-8',
+      'cache-control': 'no-cache, no-transform',
+      'x-accel-buffering': 'no',
+      'x-request-id': '7',
+    });
+    expect(await response.text()).toBe(
+      'event: start\ndata: {}\n\n' +
+        'event: token\ndata: {"index":0,"value":"a"}\n\n' +
+        'event: done\ndata: {"tokens":1,"elapsedMs":0}\n\n',
+    );
+  });
+
+  it('waits for the verdict: a place in line is a response, a refusal one of its own', async () => {
+    const queue = new AdmissionQueue({ concurrency: 1, maxWaiting: 1 });
+    void queue.run(() => new Promise(() => {}));
+    const streamer = new TokenStreamer();
+    const waiting = await toResponse(streamer.stream(['a'], { gate: queue }));
+    expect(waiting.status).toBe(200);
+    const refused = await toResponse(streamer.stream(['a'], { gate: queue }));
+    expect(refused.status).toBe(503);
+    expect(refused.headers.get('retry-after')).toMatch(/^\d+$/u);
+    expect(await refused.json()).toMatchObject({ error: { code: 'ERR_QUEUE_FULL' } });
+    await waiting.body!.cancel();
+    expect(queue.waiting).toBe(0);
+  });
+
+  it('is 503 for one that was cancelled before the verdict', async () => {
+    const stream = new TokenStreamer().stream(['a'], { signal: AbortSignal.abort() });
+    const response = await toResponse(stream);
+    expect(response.status).toBe(503);
+    expect(await response.json()).toMatchObject({ error: { code: 'ERR_STREAM_CANCELLED' } });
+  });
+
+  it('reads no further than the high-water mark while nobody reads the body', async () => {
+    let pulled = 0;
+    const source = function* (): Generator<number> {
+      for (;;) yield pulled++;
+    };
+    const streamer = new TokenStreamer({ highWaterMark: 4 });
+    const response = await toResponse(streamer.stream(source()));
+    for (let i = 0; i < 10; i++) await settle();
+    expect(pulled).toBeLessThanOrEqual(4);
+    const reader = response.body!.getReader();
+    await reader.read();
+    await reader.read();
+    for (let i = 0; i < 10; i++) await settle();
+    expect(pulled).toBeLessThanOrEqual(8);
+    await reader.cancel();
+  });
+
+  it('ends the stream when the body is cancelled, even while a read is pending (T-19)', async () => {
+    using uncaught = catchUncaught();
+    const clock = new ManualClock();
+    for (const then of ['yields', 'ends', 'throws'] as const) {
+      const gate = new Semaphore({ capacity: 1, clock });
+      let answer!: (how: typeof then) => void;
+      const source = async function* (): AsyncGenerator<string> {
+        const how = await new Promise<typeof then>((resolve) => (answer = resolve));
+        if (how === 'throws') throw new Error('late');
+        if (how === 'yields') yield 'late';
+      };
+      const stream = new TokenStreamer({ clock }).stream(source, { gate });
+      const response = await toResponse(stream);
+      const reader = response.body!.getReader();
+      await reader.read();
+      const pending = reader.read();
+      await settle();
+      await reader.cancel();
+      expect(await pending).toEqual({ done: true, value: undefined });
+      answer(then);
+      expect(await stream.finished).toMatchObject({ outcome: 'disconnected' });
+      await settle();
+      expect(gate.active).toBe(0);
+    }
+    expect(uncaught).toMatchObject({ exceptions: [], rejections: [] });
+  });
+
+  it('breaks the body off where the format cannot tell an error', async () => {
+    const failure = new Error('broken');
+    const failing = function* (): Generator<string> {
+      yield 'a';
+      throw failure;
+    };
+    const response = await toResponse(new TokenStreamer().stream(failing()), { format: 'text' });
+    const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+    expect((await reader.read()).value).toBe('a');
+    await expect(reader.read()).rejects.toBe(failure);
+  });
+
+  it('lets go of one whose body nobody reads for `stallMs`', async () => {
+    const clock = new ManualClock();
+    const gate = new Semaphore({ capacity: 1, clock });
+    const streamer = new TokenStreamer({ clock, stallMs: 1000, highWaterMark: 1 });
+    const stream = streamer.stream(() => ['a', 'b'], { gate });
+    await toResponse(stream);
+    await clock.advance(1000);
+    expect(await stream.finished).toMatchObject({ outcome: 'timeout' });
+    expect(gate.active).toBe(0);
+    expect(clock.timers).toBe(0);
+  });
+
+  it('lets go of one that is stuck, after the grace', async () => {
+    const clock = new ManualClock();
+    const gate = new Semaphore({ capacity: 1, clock });
+    const stream = new TokenStreamer({ clock }).stream(never, { gate });
+    const response = await toResponse(stream);
+    await response.body!.cancel();
+    await clock.advance(1000);
+    expect(gate.active).toBe(0);
+  });
+
+  it('rejects for bad options and for a stream that is read already', async () => {
+    const stream = new TokenStreamer().stream(['a']);
+    await expect(toResponse(stream, { status: 700 })).rejects.toThrow(RangeError);
+    await expect(toResponse(stream, { format: 'x' as never })).rejects.toThrow(TypeError);
+    stream.tokens();
+    await expect(toResponse(stream)).rejects.toThrow(TypeError);
+  });
+});
