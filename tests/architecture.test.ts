@@ -1,3 +1,5 @@
+import { stripTypeScriptTypes } from 'node:module';
+
 import { describe, expect, it } from 'vitest';
 
 import { type Import, parseSource, readSources, type SourceFile } from './support/sources.ts';
@@ -68,6 +70,21 @@ const FORBIDDEN: readonly { readonly what: RegExp; readonly but?: readonly strin
   },
 ];
 
+/**
+ * What still is one readable file, in lines of JavaScript: types and comments are for reading. A
+ * primitive has its whole public face in its file.
+ */
+const MAX_LINES = 450;
+const MAX_LINES_OF_A_PRIMITIVE = 700;
+
+function tooLong(path: string, code: string): string | undefined {
+  const lines = stripTypeScriptTypes(code)
+    .split('\n')
+    .filter((line) => /[^\s;]/.test(line)).length;
+  const most = layerOf(path) === 1 ? MAX_LINES_OF_A_PRIMITIVE : MAX_LINES;
+  return lines > most ? `${path} has ${lines} lines, more than ${most}` : undefined;
+}
+
 function violations(files: readonly SourceFile[]): string[] {
   const found: string[] = [];
   for (const { path, code, imports } of files) {
@@ -80,6 +97,8 @@ function violations(files: readonly SourceFile[]): string[] {
       const match = what.exec(code);
       if (match !== null && !but.includes(path)) found.push(`${path} uses ${match[0]}`);
     }
+    const long = tooLong(path, code);
+    if (long !== undefined) found.push(long);
     if (
       path === 'index.ts' &&
       code.replace(/^export\s[^'"`;]*?from '[^']+';$/gm, '').trim() !== ''
@@ -154,6 +173,17 @@ describe('the check of the sources', () => {
     ['index.ts', "import './errors.ts';"],
   ])('refuses, in %s: %s', (path, text) => {
     expect(check(path, text)).toHaveLength(1);
+  });
+
+  it('counts lines of JavaScript, not of types and comments', () => {
+    const lines = (count: number): string =>
+      'x();\n// why\n\ninterface A {\n  b: 1;\n}\n'.repeat(count);
+    expect(check('internal/time.ts', lines(450))).toEqual([]);
+    expect(check('internal/time.ts', lines(451))).toEqual([
+      'internal/time.ts has 451 lines, more than 450',
+    ]);
+    expect(check('semaphore.ts', lines(700))).toEqual([]);
+    expect(check('semaphore.ts', lines(701))).toHaveLength(1);
   });
 
   it.each<[string, string]>([
