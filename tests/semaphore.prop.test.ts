@@ -147,13 +147,24 @@ function act(name: string, does: (system: System) => void): Act {
  * be overheld counts as that is nobody's business.
  */
 const span = fc.nat(12).map((half) => 2 * half);
-const ms = fc.oneof(fc.constant(Infinity), span);
+const ms = fc.oneof(
+  { weight: 2, arbitrary: fc.constant(Infinity) },
+  { weight: 1, arbitrary: span },
+);
+/** `arbitrary` once in so many times, else nothing. */
+function onceIn<T>(times: number, arbitrary: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> {
+  return fc.oneof(
+    { weight: times - 1, arbitrary: fc.constant(undefined) },
+    { weight: 1, arbitrary },
+  );
+}
+
 const callOptions = fc.record({
   weight: fc.oneof(
     { weight: 3, arbitrary: fc.constant(1) },
     { weight: 1, arbitrary: fc.integer({ min: 1, max: 5 }) },
   ),
-  signal: fc.option(fc.nat(SIGNALS - 1), { nil: undefined }),
+  signal: onceIn(3, fc.nat(SIGNALS - 1)),
   waitTimeoutMs: ms,
   runTimeoutMs: ms,
   graceMs: ms,
@@ -243,14 +254,14 @@ const release = fc.nat().map((which) =>
     expect(call.permit!.release()).toBe(false);
   }),
 );
-const abort = fc.tuple(fc.nat(SIGNALS - 1), fc.boolean()).map(([which, renew]) =>
-  act(`abort(${which}${renew ? ', renew' : ''})`, ({ controllers, model }) => {
+const abort = fc.tuple(fc.nat(SIGNALS - 1), fc.nat(4)).map(([which, stays]) =>
+  act(`abort(${which}${stays === 0 ? ', stays' : ''})`, ({ controllers, model }) => {
     const controller = controllers[which]!;
     if (!controller.signal.aborted) {
       controller.abort(`aborted ${which}`);
       model.abort(controller.signal);
     }
-    if (renew) controllers[which] = new AbortController();
+    if (stays > 0) controllers[which] = new AbortController();
   }),
 );
 
@@ -324,7 +335,7 @@ function show(options: object): string {
 
 const settings = fc.record({
   capacity: fc.integer({ min: 1, max: 4 }),
-  maxWaiting: fc.oneof(fc.constant(Infinity), fc.nat(4)),
+  maxWaiting: fc.constantFrom(0, 2, 4, Infinity, Infinity),
   maxHoldMs: fc.oneof(
     fc.constant(Infinity),
     span.map((even) => even + 1),
