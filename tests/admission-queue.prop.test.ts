@@ -460,8 +460,9 @@ const settings = fc.record({
   graceMs: ms,
   history: fc.constantFrom(0, 1000),
 });
-const { enqueue, run, cancel, setPriority, close, drain, ...others } = methods;
-const { pause, resume, resize, idle, stats, get, position, tickets, estimateWaitMs } = others;
+const { 'Symbol(Symbol.asyncDispose)': dispose, ...others } = methods;
+const { enqueue, run, cancel, setPriority, close, drain, pause, resume, resize, ...questions } =
+  others;
 const acts = fc.oneof(
   { weight: 8, arbitrary: run },
   { weight: 8, arbitrary: enqueue },
@@ -469,9 +470,9 @@ const acts = fc.oneof(
   { weight: 2, arbitrary: cancel },
   { weight: 1, arbitrary: abort },
   { weight: 2, arbitrary: fc.oneof(pause, resume, resize) },
-  { weight: 1, arbitrary: fc.oneof(idle, stats, get, position, tickets, estimateWaitMs) },
+  { weight: 1, arbitrary: fc.oneof(...Object.values(questions)) },
 );
-const endings = fc.oneof(close, drain, others['Symbol(Symbol.asyncDispose)']);
+const endings = fc.oneof(close, drain, dispose);
 
 const change = fc.record({
   kind: fc.constantFrom('cancel', 'setPriority', 'enqueue', 'restore', 'start'),
