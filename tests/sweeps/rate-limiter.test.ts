@@ -81,8 +81,8 @@ describe.each(PLACINGS)(
     it('an abort calls the task or gives its token on (H055, H056)', async () => {
       const scene = await sweep(placing, ({ quitter }) => quitter.abort('gone'));
       // One who gives up while the task runs gets its reason all the same.
-      if (scene.called === 0) expect(scene.answers).toContain('head gone');
-      expect(scene.answers.some((answer) => answer.startsWith('head'))).toBe(true);
+      const answer = scene.answers.find((each) => each.startsWith('head'));
+      expect(['head gone', scene.called === 1 ? 'head ok' : 'head gone']).toContain(answer);
       await scene.end();
       expect(scene.answers).toContain('second ok');
     });
