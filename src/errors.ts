@@ -13,6 +13,8 @@ export type ErrorCode =
   | 'ERR_SESSIONS_FULL'
   | 'ERR_SESSION_TIMEOUT'
   | 'ERR_METADATA_TOO_LARGE'
+  | 'ERR_LOAD_TIMEOUT'
+  | 'ERR_LOAD_CANCELLED'
   | 'ERR_KEYS_FULL'
   | 'ERR_STREAM_TIMEOUT';
 
@@ -187,6 +189,28 @@ export class MetadataTooLargeError extends SluiceError {
     this.key = key;
     this.bytes = bytes;
     this.maxBytes = maxBytes;
+  }
+}
+
+/** The shared resource was not loaded within its time. The signal of its load was aborted with it. */
+export class LoadTimeoutError extends SluiceError {
+  override readonly name = 'LoadTimeoutError';
+  readonly code = 'ERR_LOAD_TIMEOUT';
+  readonly timeoutMs: number;
+
+  constructor(timeoutMs: number) {
+    super(`The shared resource was not loaded within ${timeoutMs} ms.`);
+    this.timeoutMs = timeoutMs;
+  }
+}
+
+/** The load of the shared resource that this caller waited for was cancelled. */
+export class LoadCancelledError extends SluiceError {
+  override readonly name = 'LoadCancelledError';
+  readonly code = 'ERR_LOAD_CANCELLED';
+
+  constructor() {
+    super('The load of the shared resource was cancelled.');
   }
 }
 

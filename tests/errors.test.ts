@@ -61,6 +61,12 @@ const samples: { error: errors.SluiceError; code: errors.ErrorCode; data: object
     code: 'ERR_METADATA_TOO_LARGE',
     data: { key: 'k', bytes: 20, maxBytes: 10 },
   },
+  {
+    error: new errors.LoadTimeoutError(30),
+    code: 'ERR_LOAD_TIMEOUT',
+    data: { timeoutMs: 30 },
+  },
+  { error: new errors.LoadCancelledError(), code: 'ERR_LOAD_CANCELLED', data: {} },
   ...(['firstToken', 'idle', 'total', 'stall'] as const).map((phase) => ({
     error: new errors.StreamTimeoutError(phase, 30),
     code: 'ERR_STREAM_TIMEOUT' as const,
