@@ -267,6 +267,8 @@ export class Semaphore
   #capacity: number;
   #active = 0;
   #closed = false;
+  /** Whether everything was taken when a method was last left. */
+  #saturated = false;
   #lastId = 0;
 
   readonly #line = new Line<Waiter>();
@@ -293,9 +295,10 @@ export class Semaphore
   constructor(options: number | SemaphoreOptions) {
     super();
     const given = typeof options === 'number' ? { capacity: options } : options;
-    const { capacity, maxWaiting, maxHoldMs, clock } = readOptions('Semaphore', given, OPTIONS);
+    const checked = readOptions('Semaphore', given, OPTIONS);
+    const { capacity, maxWaiting = Infinity, maxHoldMs, clock } = checked;
     this.#capacity = positiveInteger('capacity', capacity);
-    this.#maxWaiting = countOrInfinity('maxWaiting', maxWaiting ?? Infinity);
+    this.#maxWaiting = countOrInfinity('maxWaiting', maxWaiting);
     this.#maxHoldMs = maxHoldMs === undefined ? Infinity : positiveMs('maxHoldMs', maxHoldMs);
     this.#time = new Time(clock);
     this.#deadlines = new Deadlines(this.#time, (due, now) => this.#expired(due, now));
@@ -430,15 +433,14 @@ export class Semaphore
    * (`'finish'`, the default) or get `ERR_CLOSED` too (`'reject'`). Permits that are out stay good.
    */
   close(options?: { readonly waiting?: 'finish' | 'reject' | undefined }): void {
-    const { waiting } = readOptions('close', options, CLOSE_OPTIONS);
-    const what = oneOf('waiting', waiting ?? 'finish', ['finish', 'reject']);
+    const { waiting = 'finish' } = readOptions('close', options, CLOSE_OPTIONS);
+    const what = oneOf('waiting', waiting, ['finish', 'reject']);
     const first = !this.#closed;
     this.#closed = true;
     if (what === 'reject') {
       for (const waiter of this.#line) this.#cancel(waiter, new ClosedError('The semaphore'));
     }
     if (first && heard(this, 'closed')) post(this, 'closed', this.#gauges());
-    if (this.#isIdle()) this.#idle.release();
     deliver(this);
   }
 
@@ -473,12 +475,14 @@ export class Semaphore
 
   #read(where: string, options: SemaphoreRunOptions, known: ReadonlySet<string>): Call {
     const given = readOptions(where, options, known);
+    const { weight = 1, signal, waitTimeoutMs = Infinity } = given;
+    const { runTimeoutMs = Infinity, graceMs = Infinity } = given;
     return {
-      weight: positiveInteger('weight', given.weight ?? 1),
-      signal: given.signal && abortSignal('signal', given.signal),
-      waitTimeoutMs: msOrInfinity('waitTimeoutMs', given.waitTimeoutMs ?? Infinity),
-      runTimeoutMs: msOrInfinity('runTimeoutMs', given.runTimeoutMs ?? Infinity),
-      graceMs: msOrInfinity('graceMs', given.graceMs ?? Infinity),
+      weight: positiveInteger('weight', weight),
+      signal: signal === undefined ? undefined : abortSignal('signal', signal),
+      waitTimeoutMs: msOrInfinity('waitTimeoutMs', waitTimeoutMs),
+      runTimeoutMs: msOrInfinity('runTimeoutMs', runTimeoutMs),
+      graceMs: msOrInfinity('graceMs', graceMs),
     };
   }
 
@@ -544,8 +548,9 @@ export class Semaphore
     invariant(this.#active <= this.#capacity, 'S1');
     this.#acquired++;
     if (heard(this, 'acquired')) post(this, 'acquired', { ...this.#about(id, weight), waitedMs });
-    if (this.#active === this.#capacity && heard(this, 'saturated')) {
-      post(this, 'saturated', this.#gauges());
+    if (this.#active === this.#capacity && !this.#saturated) {
+      this.#saturated = true;
+      if (heard(this, 'saturated')) post(this, 'saturated', this.#gauges());
     }
   }
 
@@ -565,6 +570,10 @@ export class Semaphore
     if (permit.deadline !== undefined) this.#holds.remove(permit.deadline);
     if (heard(this, 'released')) post(this, 'released', this.#about(permit.id, permit.weight));
     this.#pump();
+    if (this.#isIdle()) {
+      this.#idle.release();
+      if (heard(this, 'idle')) post(this, 'idle', this.#gauges());
+    }
     deliver(this);
   }
 
@@ -584,10 +593,7 @@ export class Semaphore
       // gets old with it: so a run gets its waiter, which is as old, and makes its permit later.
       head.resolve((task === undefined ? this.#permit(id, call.weight) : head) as never);
     }
-    if (this.#isIdle()) {
-      this.#idle.release();
-      if (heard(this, 'idle')) post(this, 'idle', this.#gauges());
-    }
+    this.#saturated = this.#active >= this.#capacity;
   }
 
   /** Out of the line and out of everything that could call it again (S4). */
@@ -630,7 +636,10 @@ export class Semaphore
       }
     }
     this.#pump();
-    for (const run of runs) this.#runs.expire(run, now);
+    for (const run of runs) {
+      // What another one of them was told may have ended this one's time, and let its grace begin.
+      if ((run.deadline?.at ?? Infinity) <= now) this.#runs.expire(run, now);
+    }
     deliver(this);
   }
 

@@ -83,14 +83,9 @@ export class Runs<Hold> {
     limits: RunLimits,
   ): Promise<T> {
     return new Promise((resolve, reject) => {
-      const now = this.#time.now();
-      const run = new Run(hold, limits, now, this.#over);
+      const run = this.#watch(hold, limits);
       run.resolve = resolve;
       run.reject = reject;
-      if (limits.signal !== undefined) this.#signals.add(limits.signal, run);
-      if (limits.runTimeoutMs < Infinity) {
-        run.deadline = this.#deadlines.add(run, now + limits.runTimeoutMs);
-      }
       run.perform(task, contextOf(run));
     });
   }
@@ -111,6 +106,22 @@ export class Runs<Hold> {
     const ranMs = now - run.startedAt;
     if (run.interrupted) this.#overrun(run.hold, ranMs);
     else this.interrupt(run, new RunTimeoutError(ranMs));
+  }
+
+  /** What it throws, as a hostile signal does, is what the caller gets: nothing is held then. */
+  #watch(hold: Hold, limits: RunLimits): Run<Hold> {
+    try {
+      const now = this.#time.now();
+      const run = new Run(hold, limits, now, this.#over);
+      if (limits.signal !== undefined) this.#signals.add(limits.signal, run);
+      if (limits.runTimeoutMs < Infinity) {
+        run.deadline = this.#deadlines.add(run, now + limits.runTimeoutMs);
+      }
+      return run;
+    } catch (error) {
+      this.#release(hold);
+      throw error;
+    }
   }
 
   #unwatch(run: Run<Hold>): void {
