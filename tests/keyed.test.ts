@@ -246,6 +246,7 @@ describe('Keyed', () => {
         return setTimeout(callback, ms);
       });
       await clock.advance(2000);
+      sizes.push(keyed.size);
       const steps = sizes.slice(1).map((size, index) => sizes[index]! - size);
       expect(Math.max(...steps)).toBeLessThanOrEqual(128);
       expect(keyed.size).toBe(0);
