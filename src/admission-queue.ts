@@ -275,6 +275,8 @@ export class AdmissionQueue
   #concurrency: number;
   #paused = false;
   #closed = false;
+  /** Whether every place was taken when a method was last left. */
+  #saturated = false;
 
   readonly #line: PriorityLine<Entry>;
   readonly #running = new Line<Entry>();
@@ -303,20 +305,23 @@ export class AdmissionQueue
   constructor(options: AdmissionQueueOptions) {
     super();
     const given = readOptions('AdmissionQueue', options, OPTIONS);
+    const { maxWaiting = 1000, priorities = 5, overflow = 'reject', history = 1000 } = given;
+    const { waitTimeoutMs = Infinity, runTimeoutMs = Infinity, graceMs = Infinity } = given;
+    const { defaultPriority = priorities, generateId } = given;
     this.#concurrency = positiveInteger('concurrency', given.concurrency);
-    this.#maxWaiting = countOrInfinity('maxWaiting', given.maxWaiting ?? 1000);
-    this.#priorities = integerWithin('priorities', given.priorities ?? 5, 1, MAX_PRIORITIES);
-    this.#overflow = oneOf('overflow', given.overflow ?? 'reject', ['reject', 'shed']);
-    this.#graceMs = msOrInfinity('graceMs', given.graceMs ?? Infinity);
-    this.#generateId = given.generateId && callable('generateId', given.generateId);
+    this.#maxWaiting = countOrInfinity('maxWaiting', maxWaiting);
+    this.#priorities = integerWithin('priorities', priorities, 1, MAX_PRIORITIES);
+    this.#overflow = oneOf('overflow', overflow, ['reject', 'shed']);
+    this.#graceMs = msOrInfinity('graceMs', graceMs);
+    this.#generateId = generateId === undefined ? undefined : callable('generateId', generateId);
     this.#plain = {
       id: undefined,
       key: undefined,
-      priority: this.#priority('defaultPriority', given.defaultPriority ?? this.#priorities),
+      priority: this.#priority('defaultPriority', defaultPriority),
       metadata: undefined,
       signal: undefined,
-      waitTimeoutMs: msOrInfinity('waitTimeoutMs', given.waitTimeoutMs ?? Infinity),
-      runTimeoutMs: msOrInfinity('runTimeoutMs', given.runTimeoutMs ?? Infinity),
+      waitTimeoutMs: msOrInfinity('waitTimeoutMs', waitTimeoutMs),
+      runTimeoutMs: msOrInfinity('runTimeoutMs', runTimeoutMs),
       enqueuedAt: undefined,
       onTicket: undefined,
     };
@@ -324,7 +329,6 @@ export class AdmissionQueue
       ...this.#plain,
       priority: index + 1,
     }));
-    const history = given.history ?? 1000;
     this.#finished = new History(integerWithin('history', history, 0, Number.MAX_SAFE_INTEGER));
     this.#time = new Time(given.clock);
     this.#line = new PriorityLine(this.#priorities);
@@ -489,14 +493,15 @@ export class AdmissionQueue
    * default; in a paused queue, after `resume`) or get `ERR_CLOSED` too (`'reject'`).
    */
   close(options?: { readonly waiting?: 'finish' | 'reject' | undefined }): void {
-    const { waiting } = readOptions('close', options, CLOSE_OPTIONS);
-    const what = oneOf('waiting', waiting ?? 'finish', ['finish', 'reject']);
+    const { waiting = 'finish' } = readOptions('close', options, CLOSE_OPTIONS);
+    const what = oneOf('waiting', waiting, ['finish', 'reject']);
     const first = !this.#closed;
     this.#closed = true;
-    if (what === 'reject') {
+    if (what === 'reject' && this.#line.length > 0) {
       for (const entry of this.#line) {
         this.#leave(entry, 'cancelled', new ClosedError('The queue'), this.#time.now());
       }
+      this.#checkIdle();
     }
     if (first && heard(this, 'closed')) post(this, 'closed', this.#gauges());
     deliver(this);
@@ -534,7 +539,7 @@ export class AdmissionQueue
 
   #read(where: string, options: EnqueueOptions | undefined): Call {
     if (options === undefined) return this.#plain;
-    const names = Object.keys(options);
+    const names = Object.keys(options ?? {});
     if (names.length === 1 && names[0] === 'priority') {
       // By far the most frequent one: there is nothing to make for it.
       const { priority = this.#plain.priority } = options;
@@ -550,11 +555,11 @@ export class AdmissionQueue
       key: key === undefined ? undefined : text('key', key),
       priority: this.#priority('priority', priority),
       metadata,
-      signal: signal && abortSignal('signal', signal),
+      signal: signal === undefined ? undefined : abortSignal('signal', signal),
       waitTimeoutMs: msOrInfinity('waitTimeoutMs', waitTimeoutMs),
       runTimeoutMs: msOrInfinity('runTimeoutMs', runTimeoutMs),
       enqueuedAt: enqueuedAt === undefined ? undefined : finite('enqueuedAt', enqueuedAt),
-      onTicket: onTicket && callable('onTicket', onTicket),
+      onTicket: onTicket === undefined ? undefined : callable('onTicket', onTicket),
     };
   }
 
@@ -678,8 +683,9 @@ export class AdmissionQueue
     const waitedMs = now - entry.enqueuedAt;
     this.#meter.started(waitedMs);
     if (heard(this, 'started')) post(this, 'started', { ...this.#about(entry), waitedMs });
-    if (this.#running.length === this.#concurrency && heard(this, 'saturated')) {
-      post(this, 'saturated', this.#gauges());
+    if (this.#running.length === this.#concurrency && !this.#saturated) {
+      this.#saturated = true;
+      if (heard(this, 'saturated')) post(this, 'saturated', this.#gauges());
     }
   }
 
@@ -695,7 +701,7 @@ export class AdmissionQueue
       }
       this.#positions.changed();
     }
-    this.#checkIdle();
+    this.#saturated = this.#running.length >= this.#concurrency;
   }
 
   /** Calls the task, unless its caller was answered between the grant and now. */
@@ -710,6 +716,7 @@ export class AdmissionQueue
       this.#unwatch(entry);
       this.#vacate(entry);
       this.#pump();
+      this.#checkIdle();
       deliver(this);
     }
   };
@@ -745,6 +752,7 @@ export class AdmissionQueue
         }
       }
       this.#pump();
+      this.#checkIdle();
       if (!answered) entry.answer(ok ? 'completed' : 'failed', ok, value);
       deliver(this);
     }
@@ -783,7 +791,6 @@ export class AdmissionQueue
       post(this, status, { ...this.#aboutWait(entry), ranMs: undefined });
     }
     this.#positions.changed();
-    this.#checkIdle();
   }
 
   /** The caller of a running task is answered; the place stays taken until the task has settled. */
@@ -805,6 +812,7 @@ export class AdmissionQueue
     for (const entry of entries) {
       if (entry.status === 'waiting') this.#leave(entry, 'cancelled', reason, now);
     }
+    this.#checkIdle();
     for (const entry of entries) {
       if (entry.status === 'active') this.#interrupt(entry, 'cancelled', reason);
     }
@@ -824,6 +832,7 @@ export class AdmissionQueue
       }
     }
     this.#pump();
+    this.#checkIdle();
     // Last, since it runs the tasks' abort listeners, which may interrupt others of them.
     for (const entry of late) {
       if (entry.status === 'active') {
@@ -841,9 +850,11 @@ export class AdmissionQueue
 
   #cancel(entry: Entry, reason: unknown): boolean {
     if (entry.status !== 'waiting' && entry.status !== 'active') return false;
-    const why = reason ?? new DOMException('The ticket was cancelled.', 'AbortError');
+    const why =
+      reason === undefined ? new DOMException('The ticket was cancelled.', 'AbortError') : reason;
     if (entry.status === 'waiting') this.#leave(entry, 'cancelled', why, this.#time.now());
     else this.#interrupt(entry, 'cancelled', why);
+    this.#checkIdle();
     deliver(this);
     return true;
   }
@@ -886,6 +897,7 @@ export class AdmissionQueue
     return this.#running.length === 0 && this.#line.length === 0;
   }
 
+  /** To be asked where somebody has left or a place has come free, and nowhere else. */
   #checkIdle(): void {
     if (!this.#isIdle()) return;
     this.#idle.release();

@@ -65,7 +65,7 @@ export function integerWithin(name: string, value: unknown, min: number, max: nu
 /** A reading of a clock. */
 export function finite(name: string, value: unknown): number {
   if (Number.isFinite(value)) return value as number;
-  throw mismatch(name, 'a finite number', value);
+  throw badNumber(name, 'a finite number', value);
 }
 
 /** A span of time that must end: a finite number of milliseconds above 0. */

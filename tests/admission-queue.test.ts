@@ -1,0 +1,576 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { getEventListeners } from 'node:events';
+
+import {
+  ClosedError,
+  DuplicateIdError,
+  QueueFullError,
+  RunTimeoutError,
+  ShedError,
+  WaitTimeoutError,
+} from 'sluice';
+import {
+  AdmissionQueue,
+  type AdmissionQueueEvents,
+  type AdmissionQueueOptions,
+  type EnqueueOptions,
+  type Ticket,
+} from 'sluice/admission-queue';
+import { ManualClock, settle } from 'sluice/testing';
+import { describe, expect, it, vi } from 'vitest';
+
+import { codeOf } from './support/promises.ts';
+import { catchUncaught } from './support/uncaught.ts';
+
+const NO_POSITIVE_INTEGERS = [0, -1, 1.5, Number.NaN, Infinity, 2 ** 53, '2', 2n, true, null, {}];
+const NO_SPANS = [-1, Number.NaN, -Infinity, '5', 5n, null, true, new Date(0), {}];
+const NO_TEXTS = [null, 0, false, 5, {}, Symbol('id')];
+const NO_FUNCTIONS = [null, 0, '', false, {}, 'task'];
+const EVENTS = [
+  'queued',
+  'started',
+  'completed',
+  'failed',
+  'cancelled',
+  'timedOut',
+  'shed',
+  'refused',
+  'overrun',
+  'saturated',
+  'idle',
+  'paused',
+  'resumed',
+  'resized',
+  'closed',
+] as const satisfies (keyof AdmissionQueueEvents)[];
+
+const never = (): Promise<never> => new Promise(() => undefined);
+
+/** Every event but `position`, in order, as [name, payload]. */
+function record(queue: AdmissionQueue): [string, unknown][] {
+  const log: [string, unknown][] = [];
+  for (const name of EVENTS) queue.on(name, (payload) => log.push([name, payload]));
+  return log;
+}
+
+function names(log: readonly [string, unknown][]): string {
+  return log.map(([name]) => name).join(' ');
+}
+
+/** 'ok', or the code of the error, or the reason; handles the rejection. */
+function codeAfter(promise: Promise<unknown>): Promise<unknown> {
+  return promise.then(
+    () => 'ok',
+    (error: unknown) => codeOf(error),
+  );
+}
+
+function controlled(): { signal: AbortSignal; abort: (reason?: unknown) => void } {
+  const controller = new AbortController();
+  return { signal: controller.signal, abort: (reason) => controller.abort(reason) };
+}
+
+/** A queue with one place, taken for as long as the test wants. */
+function busy(options: Partial<AdmissionQueueOptions> = {}): {
+  clock: ManualClock;
+  queue: AdmissionQueue;
+  finish: () => void;
+} {
+  const clock = new ManualClock();
+  const queue = new AdmissionQueue({ concurrency: 1, clock, ...options });
+  const { promise, resolve } = Promise.withResolvers<void>();
+  void queue.run(() => promise, { id: 'busy' });
+  return { clock, queue, finish: resolve };
+}
+
+describe('AdmissionQueue', () => {
+  describe('new', () => {
+    it.each([
+      ['concurrency', NO_POSITIVE_INTEGERS],
+      ['maxWaiting', [-1, 1.5, Number.NaN, -Infinity, '5', null]],
+      ['priorities', [0, 33, 1.5, Number.NaN, Infinity, '5', null]],
+      ['defaultPriority', [0, 6, 1.5, Number.NaN, '5', null]],
+      ['waitTimeoutMs', NO_SPANS],
+      ['runTimeoutMs', NO_SPANS],
+      ['graceMs', NO_SPANS],
+      ['overflow', ['drop', '', 0, null]],
+      ['history', [-1, 1.5, Number.NaN, Infinity, '5', null]],
+      ['generateId', NO_FUNCTIONS],
+      ['clock', [null, 5, {}, { now: () => 0 }]],
+    ])('names a bad `%s`', (name, values) => {
+      for (const value of values) {
+        const options = { concurrency: 1, [name]: value };
+        expect(() => new AdmissionQueue(options as never)).toThrow(new RegExp(`\`${name}\``));
+        const kind = typeof value === 'number' ? Error : TypeError;
+        expect(() => new AdmissionQueue(options as never)).toThrow(kind);
+      }
+    });
+
+    it('names an option that it does not know, and options that are none (H010)', () => {
+      expect(() => new AdmissionQueue({ concurency: 1 } as never)).toThrow(
+        /Unknown option "concurency" of AdmissionQueue/,
+      );
+      for (const options of [undefined, null, 5, 'x']) {
+        expect(() => new AdmissionQueue(options as never)).toThrow(TypeError);
+      }
+    });
+
+    it('starts empty, with the defaults of its documentation', () => {
+      const queue = new AdmissionQueue({ concurrency: 2, maxWaiting: undefined });
+      expect(queue.stats()).toEqual({
+        concurrency: 2,
+        active: 0,
+        waiting: 0,
+        waitingByPriority: [0, 0, 0, 0, 0],
+        maxWaiting: 1000,
+        paused: false,
+        closed: false,
+        accepted: 0,
+        started: 0,
+        completed: 0,
+        failed: 0,
+        cancelled: 0,
+        timedOut: 0,
+        shed: 0,
+        refused: 0,
+        overrun: 0,
+        waitMs: { count: 0, mean: undefined, max: undefined },
+        runMs: { count: 0, mean: undefined, max: undefined },
+        throughputPerSecond: 0,
+      });
+    });
+  });
+
+  describe('the options of a call', () => {
+    it.each([
+      ['id', NO_TEXTS],
+      ['key', NO_TEXTS],
+      ['priority', [0, 6, 1.5, Number.NaN, Infinity, '1', null]],
+      ['signal', [null, 0, '', false, {}, 'signal']],
+      ['waitTimeoutMs', NO_SPANS],
+      ['runTimeoutMs', NO_SPANS],
+      ['enqueuedAt', [Number.NaN, Infinity, -Infinity, '5', null]],
+      ['onTicket', NO_FUNCTIONS],
+    ])('are rejected by name where `%s` is bad, and nothing changes', async (name, values) => {
+      for (const { queue } of [{ queue: new AdmissionQueue({ concurrency: 1 }) }, busy()]) {
+        const before = queue.stats();
+        for (const value of values) {
+          const options = { [name]: value } as EnqueueOptions;
+          const ticket = queue.enqueue(() => 1, options);
+          expect(ticket.status).toBe('refused');
+          for (const answer of [queue.run(() => 1, options), ticket.result]) {
+            const error: unknown = await answer.catch((reason: unknown) => reason);
+            expect(error).toBeInstanceOf(Error);
+            expect((error as Error).message).toContain(`\`${name}\``);
+            const numeric = typeof value === 'number' && name !== 'signal';
+            expect(['TypeError', numeric ? 'RangeError' : 'TypeError']).toContain(
+              (error as Error).name,
+            );
+          }
+        }
+        expect({ ...queue.stats(), throughputPerSecond: 0 }).toEqual({
+          ...before,
+          throughputPerSecond: 0,
+        });
+      }
+    });
+
+    it('are rejected where they are none, or unknown, or the task is none', async () => {
+      const queue = new AdmissionQueue({ concurrency: 1 });
+      for (const options of [null, 5, 'x', { prority: 1 }]) {
+        await expect(queue.run(() => 1, options as never)).rejects.toThrow(/`?options|Unknown/);
+        await expect(queue.enqueue(() => 1, options as never).result).rejects.toThrow(TypeError);
+      }
+      for (const task of NO_FUNCTIONS) {
+        await expect(queue.run(task as never)).rejects.toThrow(/`task`/);
+        await expect(queue.enqueue(task as never).result).rejects.toThrow(/`task`/);
+      }
+      expect(queue.active).toBe(0);
+    });
+
+    it('are read once each (H011)', async () => {
+      const queue = new AdmissionQueue({ concurrency: 1 });
+      for (const given of [{ priority: 2 }, { priority: 2, key: 'a' }]) {
+        const reads: string[] = [];
+        const spy = new Proxy(given, {
+          get: (target, name): unknown => {
+            reads.push(String(name));
+            return Reflect.get(target, name);
+          },
+        });
+        await queue.run(() => 1, spy);
+        expect(reads).toEqual(Object.keys(given));
+      }
+    });
+  });
+
+  describe('the order of checks', () => {
+    const gone = AbortSignal.abort('why');
+    const cases: [string, EnqueueOptions, number, boolean, unknown][] = [
+      ['bad arguments', { priority: 9 }, 0, true, 'RangeError'],
+      ['closed', { signal: gone, id: 'busy' }, 0, true, 'ERR_CLOSED'],
+      ['aborted', { signal: gone, id: 'busy' }, 0, false, 'why'],
+      ['duplicate', { id: 'busy', waitTimeoutMs: 0 }, 1, false, 'ERR_DUPLICATE_ID'],
+      ['full', { waitTimeoutMs: 0 }, 1, false, 'ERR_QUEUE_FULL'],
+      ['no time', { waitTimeoutMs: 0 }, 0, false, 'ERR_WAIT_TIMEOUT'],
+    ];
+    it.each(cases)('%s', async (_, options, waiting, closed, expected) => {
+      const { queue } = busy({ maxWaiting: 1 });
+      for (let i = 0; i < waiting; i++) void codeAfter(queue.run(never));
+      if (closed) queue.close();
+      for (const answer of [queue.run(never, options), queue.enqueue(never, options).result]) {
+        const error: unknown = await answer.catch((reason: unknown) => reason);
+        expect(error instanceof RangeError ? error.name : codeOf(error)).toBe(expected);
+      }
+    });
+
+    it('lets who needs not wait through, whatever it would wait', async () => {
+      const queue = new AdmissionQueue({ concurrency: 1, maxWaiting: 0 });
+      expect(await queue.run(() => 'ran', { waitTimeoutMs: 0 })).toBe('ran');
+    });
+  });
+
+  describe('.enqueue()', () => {
+    it('hands out the ticket of a task that runs, then of one that waits', async () => {
+      const { clock, queue, finish } = busy();
+      const metadata = { question: '?' };
+      const ticket = queue.enqueue(() => 'done', { id: 'a', key: 'k', priority: 2, metadata });
+      expect(ticket).toMatchObject({ id: 'a', key: 'k', priority: 2, status: 'waiting' });
+      expect(ticket.metadata).toBe(metadata);
+      expect([ticket.position, ticket.enqueuedAt]).toEqual([1, 0]);
+      await clock.advance(40);
+      expect(ticket.toJSON()).toEqual({
+        id: 'a',
+        key: 'k',
+        priority: 2,
+        metadata,
+        enqueuedAt: 0,
+        status: 'waiting',
+        position: 1,
+        waitedMs: 40,
+      });
+      finish();
+      expect(await ticket.result).toBe('done');
+      expect([ticket.status, ticket.position]).toEqual(['completed', -1]);
+      expect(ticket.cancel()).toBe(false);
+      expect(ticket.setPriority(1)).toBe(false);
+    });
+
+    it('never raises an unhandled rejection for a result that nobody reads (Q6, H068)', async () => {
+      using uncaught = catchUncaught();
+      const { clock, queue } = busy({ maxWaiting: 3, overflow: 'shed' });
+      const { signal, abort } = controlled();
+      queue.enqueue(never, { signal });
+      queue.enqueue(never, { waitTimeoutMs: 5 });
+      queue.enqueue(never, { priority: 5 });
+      queue.enqueue(never, { priority: 1 });
+      queue.enqueue(never, { priority: 5 });
+      queue.enqueue(never, { id: 'busy' });
+      queue.enqueue(never, { priority: 9 });
+      abort(new Error('gone'));
+      await clock.advance(5);
+      queue.close({ waiting: 'reject' });
+      await settle();
+      expect(uncaught.rejections).toEqual([]);
+      expect(uncaught.exceptions).toEqual([]);
+    });
+
+    it('settles a result that is read long after the end', async () => {
+      const queue = new AdmissionQueue({ concurrency: 1 });
+      const ok = queue.enqueue(() => 'value');
+      const failure = new Error('task');
+      const failed = queue.enqueue(() => Promise.reject(failure));
+      await queue.idle();
+      await settle();
+      expect(await ok.result).toBe('value');
+      await expect(failed.result).rejects.toBe(failure);
+    });
+  });
+
+  describe('.cancel()', () => {
+    it('takes who waits out of the line with the reason, whatever that is (H063, H069)', async () => {
+      const { queue } = busy();
+      for (const reason of [new Error('why'), 'text', 0, false, null]) {
+        const ticket = queue.enqueue(never);
+        const answer = ticket.result.catch((error: unknown) => error);
+        expect(ticket.cancel(reason)).toBe(true);
+        expect(ticket.cancel(reason)).toBe(false);
+        expect(await answer).toBe(reason);
+        expect(ticket.status).toBe('cancelled');
+      }
+      const ticket = queue.enqueue(never, { id: 'plain' });
+      const answer = ticket.result.catch((error: unknown) => error);
+      expect(queue.cancel('plain')).toBe(true);
+      expect(await answer).toMatchObject({ name: 'AbortError' });
+      expect([queue.cancel('plain'), queue.cancel('nobody')]).toEqual([false, false]);
+    });
+
+    it('aborts a running task, which keeps its place until it settles (H100, H221)', async () => {
+      const queue = new AdmissionQueue({ concurrency: 1 });
+      const { promise, resolve } = Promise.withResolvers<void>();
+      let inner: AbortSignal | undefined;
+      const ticket = queue.enqueue(({ signal }) => {
+        inner = signal;
+        return promise;
+      });
+      const answer = codeAfter(ticket.result);
+      expect(ticket.cancel('stop')).toBe(true);
+      expect([await answer, inner!.reason]).toEqual(['stop', 'stop']);
+      expect([ticket.status, ticket.position, queue.active]).toEqual(['cancelled', 0, 1]);
+      resolve();
+      await settle();
+      expect([ticket.status, ticket.position, queue.active]).toEqual(['cancelled', -1, 0]);
+    });
+  });
+
+  describe('.setPriority()', () => {
+    it('moves to the end of the new one, and nowhere within the same (H208)', () => {
+      const { queue } = busy();
+      for (const id of ['a', 'b']) queue.enqueue(never, { id, priority: 2 });
+      for (const id of ['c', 'd']) queue.enqueue(never, { id, priority: 3 });
+      const order = (): string => [...queue.tickets()].map(({ id }) => id).join(' ');
+      expect(queue.setPriority('a', 2)).toBe(true);
+      expect(order()).toBe('busy a b c d');
+      expect(queue.setPriority('a', 3)).toBe(true);
+      expect(order()).toBe('busy b c d a');
+      expect(queue.setPriority('d', 1)).toBe(true);
+      expect(order()).toBe('busy d b c a');
+      expect([queue.setPriority('busy', 1), queue.setPriority('nobody', 1)]).toEqual([
+        false,
+        false,
+      ]);
+      for (const bad of [0, 6, 1.5, Number.NaN, '1', null]) {
+        for (const id of ['a', 'nobody']) {
+          expect(() => queue.setPriority(id, bad as never)).toThrow(/`priority`/);
+        }
+      }
+      expect(order()).toBe('busy d b c a');
+    });
+  });
+
+  describe('restoring', () => {
+    it('puts a record back into its old place', async () => {
+      const { clock, queue } = busy();
+      for (const id of ['a', 'b', 'c']) {
+        queue.enqueue(never, { id });
+        await clock.advance(10);
+      }
+      const { id, priority, enqueuedAt } = queue.get('b')!.toJSON();
+      queue.cancel('b');
+      queue.enqueue(never, { id, priority, enqueuedAt });
+      expect(['a', 'b', 'c'].map((one) => queue.position(one))).toEqual([1, 2, 3]);
+      expect(queue.get('b')!.enqueuedAt).toBe(10);
+    });
+
+    it('takes a time that is still to come for now', () => {
+      const { queue } = busy();
+      queue.enqueue(never, { id: 'future', enqueuedAt: 1e9 });
+      queue.enqueue(never, { id: 'next' });
+      expect([queue.position('future'), queue.position('next')]).toEqual([1, 2]);
+    });
+  });
+
+  describe("overflow: 'shed'", () => {
+    it('sheds the newest of the least urgent below the newcomer (H224, H225)', async () => {
+      const { clock, queue } = busy({ maxWaiting: 3, overflow: 'shed' });
+      const tickets = [3, 5, 5].map((priority, i) =>
+        queue.enqueue(never, { id: `${i}`, priority }),
+      );
+      const victim = tickets[2]!.result.catch((error: unknown) => error);
+      await clock.advance(7);
+      queue.enqueue(never, { id: 'urgent', priority: 4 });
+      expect(await victim).toBeInstanceOf(ShedError);
+      expect(await victim).toMatchObject({ code: 'ERR_SHED', waitedMs: 7, retryAfterMs: 1000 });
+      expect(tickets.map(({ status }) => status)).toEqual(['waiting', 'waiting', 'shed']);
+      expect(await codeAfter(queue.run(never, { priority: 5 }))).toBe('ERR_QUEUE_FULL');
+    });
+
+    it('is idle at no time between the one that goes and the one that comes', async () => {
+      const queue = new AdmissionQueue({ concurrency: 1, maxWaiting: 1, overflow: 'shed' });
+      queue.pause();
+      queue.enqueue(never, { priority: 5 });
+      const log = record(queue);
+      let idle = false;
+      void queue.idle().then(() => {
+        idle = true;
+      });
+      queue.enqueue(never, { priority: 1 });
+      await settle();
+      expect(idle).toBe(false);
+      expect(names(log)).toBe('shed queued');
+    });
+  });
+
+  describe('errors', () => {
+    it('say what was wrong, in data', async () => {
+      const { clock, queue } = busy({ maxWaiting: 1 });
+      const errorOf = (promise: Promise<unknown>): Promise<unknown> =>
+        promise.catch((error: unknown) => error);
+      const late = errorOf(queue.run(never, { waitTimeoutMs: 5 }));
+      const full = await errorOf(queue.run(never));
+      const twice = await errorOf(queue.run(never, { id: 'busy' }));
+      await clock.advance(5);
+      queue.close();
+      expect(full).toBeInstanceOf(QueueFullError);
+      expect(full).toMatchObject({ waiting: 1, maxWaiting: 1, retryAfterMs: 1000 });
+      expect(twice).toBeInstanceOf(DuplicateIdError);
+      expect(twice).toMatchObject({ id: 'busy' });
+      expect(await late).toBeInstanceOf(WaitTimeoutError);
+      expect(await late).toMatchObject({ waitedMs: 5 });
+      expect(await errorOf(queue.run(never))).toBeInstanceOf(ClosedError);
+    });
+  });
+
+  describe('runTimeoutMs and graceMs', () => {
+    it('answer the caller, then give up on the task: `overrun`', async () => {
+      const clock = new ManualClock();
+      const queue = new AdmissionQueue({ concurrency: 1, runTimeoutMs: 50, graceMs: 20, clock });
+      const log = record(queue);
+      const ticket = queue.enqueue(never, { id: 'slow' });
+      const answer = ticket.result.catch((error: unknown) => error);
+      await clock.advance(50);
+      expect(await answer).toBeInstanceOf(RunTimeoutError);
+      expect([ticket.status, ticket.position, queue.active]).toEqual(['timedOut', 0, 1]);
+      await clock.advance(20);
+      expect([ticket.position, queue.active, clock.timers]).toEqual([-1, 0, 0]);
+      const common = { id: 'slow', key: undefined, priority: 5, waitedMs: 0 };
+      expect(log).toEqual([
+        ['started', { ...common, active: 1, waiting: 0 }],
+        ['saturated', { active: 1, waiting: 0 }],
+        ['timedOut', { ...common, ranMs: 50, active: 1, waiting: 0 }],
+        ['overrun', { ...common, ranMs: 70, active: 0, waiting: 0 }],
+        ['idle', { active: 0, waiting: 0 }],
+      ]);
+    });
+  });
+
+  describe('.close(), .drain(), .pause()', () => {
+    it('serve who waits, or reject them in order', async () => {
+      const { queue, finish } = busy();
+      const served = queue.run(() => 'served');
+      const drained = queue.drain();
+      expect(await codeAfter(queue.run(never))).toBe('ERR_CLOSED');
+      finish();
+      expect(await served).toBe('served');
+      await drained;
+      const other = busy();
+      const order: number[] = [];
+      const waits = [0, 1, 2].map((i) =>
+        other.queue.run(never).catch((error: unknown) => [order.push(i), error]),
+      );
+      other.queue.close({ waiting: 'reject' });
+      await Promise.all(waits);
+      expect([order, other.queue.waiting]).toEqual([[0, 1, 2], 0]);
+      for (const bad of [null, 'reject', { waiting: 'drop' }, { waiting: null }]) {
+        expect(() => other.queue.close(bad as never)).toThrow(TypeError);
+      }
+    });
+
+    it('hold everybody back until `resume` (H216)', async () => {
+      const queue = new AdmissionQueue({ concurrency: 2 });
+      queue.pause();
+      const task = vi.fn<() => void>();
+      const answers = [queue.run(task), queue.run(task)];
+      await settle();
+      expect([task.mock.calls.length, queue.waiting]).toEqual([0, 2]);
+      expect(queue.estimateWaitMs()).toBeUndefined();
+      queue.resume();
+      await Promise.all(answers);
+      expect(task).toHaveBeenCalledTimes(2);
+    });
+  });
+
+  describe('events', () => {
+    it('`idle` and `saturated` are edges', async () => {
+      const clock = new ManualClock();
+      const queue = new AdmissionQueue({ concurrency: 1, clock });
+      const log = record(queue);
+      queue.resize(2);
+      queue.resize(1);
+      queue.pause();
+      queue.resume();
+      expect(names(log.splice(0))).toBe('resized resized paused resumed');
+      await Promise.all([1, 2, 3].map(() => queue.run(() => undefined)));
+      expect(names(log.splice(0))).toBe(
+        'started saturated queued queued completed started completed started completed idle',
+      );
+      queue.pause();
+      void codeAfter(queue.run(never, { waitTimeoutMs: 5 }));
+      await clock.advance(5);
+      expect(names(log)).toBe('paused queued timedOut idle');
+    });
+  });
+
+  describe('history', () => {
+    it('remembers so many finished ids, and forgets one that is in use again', async () => {
+      const queue = new AdmissionQueue({ concurrency: 1, history: 2 });
+      for (const id of ['a', 'b', 'c']) await queue.run(() => 1, { id });
+      expect(['a', 'b', 'c', 'd'].map((id) => queue.position(id))).toEqual([-2, -1, -1, -2]);
+      queue.enqueue(never, { id: 'c' });
+      expect(queue.position('c')).toBe(0);
+    });
+
+    it.each(['__proto__', 'constructor', '', '0', '-0', '\u0000', '\uD800'])(
+      'takes any id for a plain one: %j (H150)',
+      async (id) => {
+        const queue = new AdmissionQueue({ concurrency: 1 });
+        expect(queue.position(id)).toBe(-2);
+        expect(queue.get(id)).toBeUndefined();
+        const ticket = queue.enqueue(() => 1, { id });
+        expect(queue.get(id)).toBe(ticket);
+        await ticket.result;
+        expect(queue.position(id)).toBe(-1);
+      },
+    );
+  });
+
+  it('calls tasks in the async context of their callers (H110)', async () => {
+    const storage = new AsyncLocalStorage<string>();
+    const { queue, finish } = busy();
+    const read = (): string | undefined => storage.getStore();
+    const answers = ['a', 'b'].flatMap((name) =>
+      storage.run(name, () => [queue.run(read), queue.enqueue(read).result]),
+    );
+    storage.run('finisher', finish);
+    expect(await Promise.all(answers)).toEqual(['a', 'a', 'b', 'b']);
+  });
+
+  it('hands the ticket over before the task starts, and survives a handler that throws', async () => {
+    using uncaught = catchUncaught();
+    const queue = new AdmissionQueue({ concurrency: 1 });
+    const log: string[] = [];
+    const failure = new Error('onTicket');
+    await queue.run(() => log.push('task'), {
+      onTicket: (ticket: Ticket) => {
+        log.push(`ticket at ${ticket.position}`);
+        throw failure;
+      },
+    });
+    await settle();
+    expect(log).toEqual(['ticket at 0', 'task']);
+    expect(uncaught.exceptions).toEqual([failure]);
+  });
+
+  it('leaves no listener on a signal that cannot be listened to, and no place (H057)', async () => {
+    const failure = new Error('no listeners');
+    const hostile = {
+      aborted: false,
+      addEventListener: () => {
+        throw failure;
+      },
+      removeEventListener: () => undefined,
+    } as never;
+    for (const { queue } of [{ queue: new AdmissionQueue({ concurrency: 1 }) }, busy()]) {
+      const { active } = queue;
+      await expect(queue.run(never, { signal: hostile })).rejects.toBe(failure);
+      expect([queue.active, queue.waiting]).toEqual([active, 0]);
+    }
+    const { queue } = busy();
+    const { signal, abort } = controlled();
+    const answers = [1, 2, 3].map(() => codeAfter(queue.run(never, { signal })));
+    expect(getEventListeners(signal, 'abort').length).toBe(1);
+    abort('all');
+    expect(await Promise.all(answers)).toEqual(['all', 'all', 'all']);
+    expect(getEventListeners(signal, 'abort')).toEqual([]);
+  });
+});
