@@ -143,6 +143,25 @@ describe('compose()', () => {
       });
     });
 
+    it('can be taken apart and asked, and cannot be written to', async () => {
+      const gate = compose(new Semaphore(1), new Recorder('b', [], undefined, { lease: 2 }));
+      await gate.run((context) => {
+        const loose = context as unknown as Options;
+        expect(Object.keys({ ...loose }).toSorted()).toEqual(['lease', 'permit', 'signal']);
+        expect(['lease', 'ticket', 'toString'].map((name) => name in loose)).toEqual([
+          true,
+          false,
+          true,
+        ]);
+        expect(loose['ticket']).toBeUndefined();
+        expect(() => {
+          loose['lease'] = 3;
+        }).toThrow(TypeError);
+        expect(() => Object.defineProperty(loose, 'extra', { value: 3 })).toThrow(TypeError);
+        expect(loose['lease']).toBe(2);
+      });
+    });
+
     it('is the one of the gate itself where there is only one', async () => {
       const context = { signal: new AbortController().signal };
       const gate: Gate = { run: async (task) => task(context) };
