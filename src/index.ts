@@ -55,3 +55,23 @@ export {
   type TokenStreamerOptions,
   type TokenStreamerStats,
 } from './token-streamer.ts';
+export {
+  SharedResource,
+  type FallbackContext,
+  type ResourceAcquireOptions,
+  type ResourceContext,
+  type ResourceEvent,
+  type ResourceGauges,
+  type ResourceHandle,
+  type ResourceLoadedEvent,
+  type ResourceLoadEvent,
+  type ResourceLoadFailedEvent,
+  type ResourceRanEvent,
+  type ResourceRefusedEvent,
+  type ResourceRunOptions,
+  type ResourceWaitedEvent,
+  type SharedResourceEvents,
+  type SharedResourceOptions,
+  type SharedResourceSettings,
+  type SharedResourceStats,
+} from './shared-resource.ts';

@@ -1,0 +1,75 @@
+import { EventEmitter, once } from 'node:events';
+import type { Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+
+import type { SessionManager } from 'sluice';
+import { describe, expect, it, vi } from 'vitest';
+
+import { runExamples } from './support/doc-examples.ts';
+
+describe('docs/session-manager.md', () => {
+  it('has examples that do what they say', async () => {
+    const model = {
+      begun: 0,
+      finish: Promise.withResolvers<void>(),
+      /** Says a word, and another one when told to or when its caller is gone. */
+      async *stream({ signal }: { signal: AbortSignal }): AsyncGenerator<string> {
+        model.begun++;
+        yield 'Because';
+        await new Promise<void>((resolve, reject) => {
+          void model.finish.promise.then(resolve);
+          signal.addEventListener('abort', () => reject(signal.reason as Error));
+        });
+        yield 'of physics.';
+      },
+    };
+    const log = vi.fn<(...parts: unknown[]) => void>();
+    const fakeProcess = Object.assign(new EventEmitter(), { env: { PORT: '0' } });
+    const { server, sessions, shutDown } = (await runExamples('docs/session-manager.md', {
+      callModel: Object.assign(async () => 'Because.', { stream: model.stream }),
+      bus: new EventEmitter(),
+      console: { log, error: log },
+      process: fakeProcess,
+    })) as unknown as {
+      server: Server;
+      sessions: SessionManager;
+      shutDown: () => Promise<void>;
+    };
+    expect(log).toHaveBeenCalledWith('closed');
+
+    // The server of the last example: one reader stays, one goes, then the platform says stop.
+    if (!server.listening) await once(server, 'listening');
+    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+    const stays = await fetch(url, { headers: { 'X-Request-Id': 'stays' } });
+    const leaving = new AbortController();
+    await fetch(url, { signal: leaving.signal });
+    expect([model.begun, sessions.active]).toEqual([2, 2]);
+    leaving.abort();
+    await vi.waitFor(() => expect(sessions.active).toBe(1));
+
+    fakeProcess.emit('SIGTERM');
+    await expect(sessions.run(() => {})).rejects.toMatchObject({ code: 'ERR_CLOSED' });
+    model.finish.resolve();
+    await expect(stays.text()).resolves.toBe(
+      'event: token\ndata: "Because"\n\nevent: token\ndata: "of physics."\n\nevent: done\ndata: {}\n\n',
+    );
+    await shutDown();
+    expect(server.listening).toBe(false);
+    expect(sessions.stats()).toMatchObject({ active: 0, cancelled: 1, closed: true });
+  });
+});
+
+describe('docs/shared-resource.md', () => {
+  it('has examples that do what they say', async () => {
+    const unloaded: string[] = [];
+    await runExamples('docs/shared-resource.md', {
+      loadModel: async (name: string) => ({
+        name,
+        embed: () => [0.25, 0.5],
+        unload: () => unloaded.push(name),
+      }),
+      unloaded,
+    });
+    expect(unloaded).toEqual(['minilm', 'bge']);
+  });
+});
