@@ -1,0 +1,214 @@
+import { type Permit, Semaphore, type SemaphoreEvents } from 'sluice/semaphore';
+import { ManualClock, settle } from 'sluice/testing';
+import { describe, expect, it, vi } from 'vitest';
+
+import { codeOf } from './support/promises.ts';
+import { catchUncaught } from './support/uncaught.ts';
+
+const never = (): Promise<never> => new Promise(() => undefined);
+
+function codeAfter(promise: Promise<unknown>): Promise<unknown> {
+  return promise.then(
+    () => 'ok',
+    (error: unknown) => codeOf(error),
+  );
+}
+
+describe('Semaphore', () => {
+  describe('called by its own listeners', () => {
+    it('puts an acquire in `released` behind those who wait (H028)', async () => {
+      const semaphore = new Semaphore(1);
+      const permit = semaphore.tryAcquire()!;
+      const order: string[] = [];
+      const take = (name: string): Promise<void> =>
+        semaphore.acquire().then((own) => {
+          order.push(name);
+          own.release();
+        });
+      const answers = [take('first'), take('second')];
+      semaphore.once('released', () => {
+        expect(semaphore.active).toBe(1);
+        expect(semaphore.tryAcquire()).toBeUndefined();
+        answers.push(take('listener'));
+      });
+      permit.release();
+      await settle();
+      await Promise.all(answers);
+      expect(order).toEqual(['first', 'second', 'listener']);
+    });
+
+    /** What a listener may do, whatever it hears. */
+    const acts: Record<string, (semaphore: Semaphore, held: Permit, abort: () => void) => void> = {
+      'takes a permit': (semaphore) => void semaphore.tryAcquire()?.release(),
+      'runs a task': (semaphore) => void codeAfter(semaphore.run(() => 1)),
+      'gives a permit back': (_, held) => void held.release(),
+      'aborts who waits': (_, __, abort) => abort(),
+      'makes it smaller': (semaphore) => semaphore.resize(1),
+      'makes it larger': (semaphore) => semaphore.resize(4),
+      'closes it': (semaphore) => semaphore.close(),
+      'closes it and rejects': (semaphore) => semaphore.close({ waiting: 'reject' }),
+      throws: () => {
+        throw new Error('listener');
+      },
+    };
+    const events: (keyof SemaphoreEvents)[] = [
+      'queued',
+      'acquired',
+      'released',
+      'cancelled',
+      'timedOut',
+      'refused',
+      'saturated',
+      'resized',
+      'idle',
+      'closed',
+    ];
+    const cases = events.flatMap((event) => Object.keys(acts).map((name) => ({ event, name })));
+
+    it.each(cases)(
+      'keeps its ledger when a listener of `$event` $name',
+      async ({ event, name }) => {
+        using uncaught = catchUncaught();
+        const clock = new ManualClock();
+        const semaphore = new Semaphore({ capacity: 2, maxWaiting: 3, clock });
+        const controller = new AbortController();
+        const { signal } = controller;
+        const heardBy: string[] = [];
+        const wrong: string[] = [];
+        let depth = 0;
+        const held = semaphore.tryAcquire()!;
+        semaphore.on(event, () => {
+          heardBy.push('first');
+          if (++depth < 5) acts[name]!(semaphore, held, () => controller.abort('gone'));
+        });
+        semaphore.on(event, () => heardBy.push('second'));
+        semaphore.on('acquired', ({ active }) => {
+          if (active > 4) wrong.push(`${active} active`);
+        });
+        const answers = [
+          codeAfter(semaphore.run(() => Promise.resolve(), { weight: 2, waitTimeoutMs: 10 })),
+          codeAfter(semaphore.run(() => Promise.resolve(), { signal })),
+          codeAfter(semaphore.run(() => Promise.resolve())),
+          codeAfter(semaphore.run(() => Promise.resolve())),
+          codeAfter(semaphore.run(() => Promise.resolve())),
+        ];
+        await clock.advance(10);
+        controller.abort('gone');
+        if (semaphore.capacity === 2) semaphore.resize(3);
+        held.release();
+        await settle();
+        semaphore.close();
+        await settle();
+        expect(wrong).toEqual([]);
+        expect((await Promise.all(answers)).length).toBe(5);
+        const { active, waiting, available, capacity } = semaphore;
+        expect([active, waiting, available - capacity, clock.timers]).toEqual([0, 0, 0, 0]);
+        // Nobody was silenced by the other.
+        expect(heardBy.filter((who) => who === 'second').length).toBe(heardBy.length / 2);
+        const threw = uncaught.exceptions.length;
+        expect(threw).toBe(name === 'throws' ? Math.min(heardBy.length / 2, 4) : 0);
+      },
+    );
+
+    it('goes on for as long as listeners want, without recursion (H032)', () => {
+      const semaphore = new Semaphore(1);
+      let left = 100_000;
+      semaphore.on('released', () => {
+        if (left-- > 0) semaphore.tryAcquire()!.release();
+      });
+      semaphore.tryAcquire()!.release();
+      expect(left).toBe(-1);
+      expect(semaphore.stats()).toMatchObject({ acquired: 100_001, released: 100_001, active: 0 });
+    });
+  });
+
+  describe('called by its own tasks', () => {
+    it('serves a task that runs another one when there is a permit, and drains with it', async () => {
+      const semaphore = new Semaphore(2);
+      const log: string[] = [];
+      const answer = semaphore.run(async () => {
+        await semaphore.run(() => log.push('inner'));
+        semaphore.resize(1);
+        semaphore.close();
+        log.push('outer');
+      });
+      await Promise.all([answer, semaphore.idle()]);
+      expect(log).toEqual(['inner', 'outer']);
+      expect(semaphore.stats()).toMatchObject({ capacity: 1, active: 0, closed: true });
+    });
+
+    it('is what it was when tasks throw, or return no promise, one after the other', async () => {
+      const semaphore = new Semaphore(1);
+      const answers = Array.from({ length: 100 }, (_, index) =>
+        codeAfter(
+          semaphore.run(() => {
+            if (index % 2 === 0) throw new Error('sync');
+            return index;
+          }),
+        ),
+      );
+      await Promise.all(answers);
+      expect(semaphore.stats()).toMatchObject({ acquired: 100, released: 100, active: 0 });
+    });
+  });
+
+  describe('called by abort listeners of its tasks', () => {
+    it('leaves a task that another one ends at the instant of its own end its permit', async () => {
+      const clock = new ManualClock();
+      const semaphore = new Semaphore({ capacity: 2, clock });
+      const other = new AbortController();
+      const overrun = vi.fn<() => void>();
+      semaphore.on('overrun', overrun);
+      const answers = [
+        codeAfter(
+          semaphore.run(
+            ({ signal }) => {
+              signal.addEventListener('abort', () => other.abort('by the first'));
+              return never();
+            },
+            { runTimeoutMs: 10 },
+          ),
+        ),
+        codeAfter(semaphore.run(never, { runTimeoutMs: 10, signal: other.signal })),
+      ];
+      await clock.advance(10);
+      expect(await Promise.all(answers)).toEqual(['ERR_RUN_TIMEOUT', 'by the first']);
+      expect(overrun).not.toHaveBeenCalled();
+      expect(semaphore.active).toBe(2);
+    });
+
+    it('takes back what they release, and lets who waits in', async () => {
+      const semaphore = new Semaphore(1);
+      const controller = new AbortController();
+      const answer = codeAfter(
+        semaphore.run(
+          ({ signal, permit }) => {
+            signal.addEventListener('abort', () => permit.release());
+            return never();
+          },
+          { signal: controller.signal },
+        ),
+      );
+      const next = semaphore.run(() => 'next');
+      controller.abort('gone');
+      expect(await answer).toBe('gone');
+      expect(await next).toBe('next');
+      expect(semaphore.stats()).toMatchObject({ acquired: 2, released: 2, active: 0 });
+    });
+
+    it('serves a listener of the same signal that comes before its own (H059)', async () => {
+      const semaphore = new Semaphore(1);
+      const held = semaphore.tryAcquire()!;
+      const controller = new AbortController();
+      const { signal } = controller;
+      signal.addEventListener('abort', () => held.release());
+      const answer = codeAfter(semaphore.run(() => 'ran', { signal }));
+      const behind = semaphore.acquire();
+      controller.abort('gone');
+      // The release came first: the head had its permit, and gives it up unused.
+      expect(await answer).toBe('gone');
+      expect((await behind).released).toBe(false);
+      expect(semaphore.active).toBe(1);
+    });
+  });
+});
