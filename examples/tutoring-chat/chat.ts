@@ -23,7 +23,7 @@ export interface Asked extends Question {
   readonly id: string;
 }
 
-export interface Answer {
+interface Answer {
   readonly id: string;
   readonly answer: string;
   /** From the question to its turn. */
@@ -31,7 +31,7 @@ export interface Answer {
 }
 
 /** Where a question is: 1 = next, 0 = being answered, -1 = finished, -2 = unknown. */
-export interface Place {
+interface Place {
   readonly id: string;
   readonly position: number;
   /** These three while it is not finished; the estimate once there is enough to go by. */
