@@ -16,7 +16,8 @@ export type ErrorCode =
   | 'ERR_LOAD_TIMEOUT'
   | 'ERR_LOAD_CANCELLED'
   | 'ERR_KEYS_FULL'
-  | 'ERR_STREAM_TIMEOUT';
+  | 'ERR_STREAM_TIMEOUT'
+  | 'ERR_REPLAY_EXPIRED';
 
 /**
  * What every refusal of the library extends: an expected outcome of operation, not a bug. Each
@@ -243,6 +244,16 @@ export class StreamTimeoutError extends SluiceError {
     super(`The stream was ended: ${what} within ${timeoutMs} ms.`);
     this.phase = phase;
     this.timeoutMs = timeoutMs;
+  }
+}
+
+/** The client asks for events of a stream that are no longer kept, or that never were. */
+export class ReplayExpiredError extends SluiceError {
+  override readonly name = 'ReplayExpiredError';
+  readonly code = 'ERR_REPLAY_EXPIRED';
+
+  constructor() {
+    super('What the client has not seen of the stream is no longer there.');
   }
 }
 

@@ -43,6 +43,8 @@ export {
   TokenStreamer,
   type EmitterOptions,
   type PushOptions,
+  type Replay,
+  type ReplayOptions,
   type StreamEvent,
   type StreamOptions,
   type StreamReport,

@@ -16,6 +16,7 @@ import {
   type StreamEvent,
   type StreamReport,
 } from './internal/outlet.ts';
+import { Recorder } from './internal/replay.ts';
 import type { TokenSource } from './internal/source.ts';
 import { type StreamHandle, streamHandle } from './internal/stream-handle.ts';
 import { type Summary, Tally } from './internal/tally.ts';
@@ -109,11 +110,36 @@ export interface TokenStream<T> extends AsyncIterable<StreamEvent<T>> {
    * for `stallMs`. The source is let go of with the last. To be called before the first read.
    */
   tee(count: number): TokenStream<T>[];
+  /**
+   * Keeps what the stream tells, for clients who come again after their connection broke, in the
+   * place of this stream. To be called before the first read.
+   */
+  replay(options?: ReplayOptions): Replay<T>;
   /** Resolves when the stream has ended and has let go of source and gate. Never rejects. */
   readonly finished: Promise<StreamReport>;
   stats(): StreamStats;
 }
 
+export interface ReplayOptions {
+  /** How many tokens are kept: the latest. Default 10 000. */
+  readonly maxTokens?: number | undefined;
+  /** How long the stream goes on, and what it told is kept, while nobody reads. Default 60 000 ms. */
+  readonly graceMs?: number | undefined;
+}
+
+/** A stream whose clients may come again. */
+export interface Replay<T> {
+  /**
+   * What comes after the event with that id (the `Last-Event-ID` of a request), or everything where
+   * there is none; as often as asked. Where that is no longer kept, or was never told, the stream
+   * fails with `ERR_REPLAY_EXPIRED`; where the client has seen the end, there is nothing to read.
+   */
+  from(lastEventId?: string | null): TokenStream<T>;
+  /** Resolves when nobody has read for `graceMs`: the stream is ended and nothing is kept. */
+  readonly expired: Promise<void>;
+}
+
+const REPLAY_OPTIONS = new Set(['maxTokens', 'graceMs']);
 const OPTIONS = new Set([
   'heartbeatMs',
   'firstTokenTimeoutMs',
@@ -236,7 +262,7 @@ class Stream<T> implements TokenStream<T> {
   readonly #outlet: Outlet<T>;
   readonly #feed: Feed<T>;
   #claimed = false;
-  #branches: readonly Stream<T>[] | undefined;
+  #isHandedOn = false;
 
   constructor(outlet: Outlet<T>, feed: Feed<T>) {
     this.#outlet = outlet;
@@ -270,23 +296,43 @@ class Stream<T> implements TokenStream<T> {
   }
 
   cancel(reason: unknown = new DOMException('The stream was cancelled.', 'AbortError')): boolean {
-    if (this.#branches === undefined) {
-      return this.#outlet.end({ outcome: 'cancelled', error: reason });
-    }
-    return this.#branches.map((branch) => branch.cancel(reason)).includes(true);
+    const ending = { outcome: 'cancelled', error: reason } as const;
+    return this.#isHandedOn ? this.#feed.stop(ending) : this.#outlet.end(ending);
   }
 
   tee(count: number): TokenStream<T>[] {
     positiveInteger('count', count);
     this.#claim();
-    this.#branches = this.#outlet.split(count).map((outlet) => new Stream(outlet, this.#feed));
-    return [...this.#branches];
+    const outlets = this.#outlet.split(count);
+    this.#handOn();
+    return outlets.map((outlet) => new Stream(outlet, this.#feed));
+  }
+
+  replay(options?: ReplayOptions): Replay<T> {
+    const given = readOptions('replay', options, REPLAY_OPTIONS);
+    const recorder = new Recorder(
+      this.#outlet.settings,
+      this.#feed,
+      positiveInteger('maxTokens', given.maxTokens ?? 10_000),
+      positiveMs('graceMs', given.graceMs ?? 60_000),
+    );
+    this.#claim();
+    this.#handOn();
+    return {
+      expired: recorder.expired,
+      from: (lastEventId) => new Stream(recorder.from(lastEventId || undefined), this.#feed),
+    };
   }
 
   stats(): StreamStats {
     const { waitedMs, timeToFirstTokenMs, gapMs } = this.#feed.figures;
     const { taken, buffered } = this.#outlet;
     return { tokens: taken, buffered, waitedMs, timeToFirstTokenMs, gapMs };
+  }
+
+  #handOn(): void {
+    this.#isHandedOn = true;
+    this.#outlet.retire();
   }
 
   #claim(): void {

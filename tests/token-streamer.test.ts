@@ -7,6 +7,7 @@ import { AdmissionQueue } from '../src/admission-queue.ts';
 import { StreamTimeoutError } from '../src/errors.ts';
 import { compose, type Gate, type TaskContext } from '../src/gate.ts';
 import { Semaphore } from '../src/semaphore.ts';
+import type { PlaceInLine } from '../src/internal/feed.ts';
 import { ManualClock, settle } from '../src/testing.ts';
 import { type StreamEvent, type TokenStream, TokenStreamer } from '../src/token-streamer.ts';
 import { catchUncaught } from './support/uncaught.ts';
@@ -357,6 +358,36 @@ describe('TokenStreamer', () => {
       expect(streamer.stats()).toMatchObject({ active: 0, completed: sources.length, tokens: 24 });
     });
 
+    it('hears nothing of a promise that rejects before the stream is read, until it is', async () => {
+      using uncaught = catchUncaught();
+      const broken = new Error('broken');
+      const stream = new TokenStreamer().stream(Promise.reject(broken));
+      await settle();
+      expect(uncaught.rejections).toEqual([]);
+      await expect(collect(stream.tokens())).rejects.toBe(broken);
+    });
+
+    it('closes a sync iterator once, though its promised token rejects after that', async () => {
+      const closed: string[] = [];
+      let reject!: (error: unknown) => void;
+      const iterator: Iterable<Promise<string>> = {
+        [Symbol.iterator]: () => ({
+          next: () => ({ done: false, value: new Promise((_, fail) => (reject = fail)) }),
+          return: () => {
+            closed.push('return');
+            return { done: true, value: undefined };
+          },
+        }),
+      };
+      const stream = new TokenStreamer({ clock: new ManualClock() }).stream(iterator);
+      void stream[Symbol.asyncIterator]().next();
+      await settle();
+      stream.cancel();
+      reject(new Error('late'));
+      await stream.finished;
+      expect(closed).toEqual(['return']);
+    });
+
     it('closes a sync iterator whose promised token rejects, once (T-22)', async () => {
       const closed: string[] = [];
       const iterator: Iterable<Promise<string>> = {
@@ -409,6 +440,107 @@ describe('TokenStreamer', () => {
       await reading;
       await stream.finished;
       expect([outer.active, inner.active]).toEqual([0, 0]);
+    });
+
+    it('minds the signal of a gate that does not answer before the task has settled', async () => {
+      const clock = new ManualClock();
+      const controller = new AbortController();
+      const { signal } = controller;
+      const added = vi.spyOn(signal, 'addEventListener');
+      const removed = vi.spyOn(signal, 'removeEventListener');
+      const gate: Gate = { run: async (task) => task({ signal }) };
+      const source = new Played<string>();
+      const streamer = new TokenStreamer({ clock });
+      const stream = streamer.stream(source.open, { gate });
+      const reading = collect(stream);
+      await settle();
+      controller.abort(new Error('shutdown'));
+      expect(types(await reading)).toEqual(['start', 'error']);
+      expect((await stream.finished).error).toBe(signal.reason);
+      expect(source.calls).toEqual(['open', 'next', 'abort', 'return']);
+
+      // Aborted already: nothing is opened.
+      const late = streamer.stream(source.open, { gate });
+      expect(types(await collect(late))).toEqual(['error']);
+      expect(source.calls).toHaveLength(4);
+      expect(added).toHaveBeenCalledTimes(1);
+      expect(removed).toHaveBeenCalledTimes(1);
+    });
+
+    it('leaves no listener on the signal of a gate that outlives it', async () => {
+      const { signal } = new AbortController();
+      const removed = vi.spyOn(signal, 'removeEventListener');
+      const gate: Gate = { run: async (task) => task({ signal }) };
+      await collect(new TokenStreamer().stream(['a'], { gate }));
+      expect(removed).toHaveBeenCalledTimes(1);
+    });
+
+    it('is finished when the gate’s own promise has settled', async () => {
+      let settleGate!: () => void;
+      const gate: Gate = {
+        run: async (task) => {
+          const result = await task(new AbortController());
+          await new Promise<void>((resolve) => (settleGate = resolve));
+          return result;
+        },
+      };
+      const stream = new TokenStreamer({ clock: new ManualClock() }).stream(['a'], { gate });
+      let finished = false;
+      void stream.finished.then(() => (finished = true));
+      await collect(stream);
+      await settle();
+      expect(finished).toBe(false);
+      settleGate();
+      await settle();
+      expect(finished).toBe(true);
+    });
+
+    it('fails where the gate does not call its task, or fails beside it', async () => {
+      const streamer = new TokenStreamer({ clock: new ManualClock() });
+      const idle: Gate = { run: async () => undefined as never };
+      const stream = streamer.stream(['a'], { gate: idle });
+      await expect(collect(stream.tokens())).rejects.toThrow(/did not call its task/u);
+      expect((await stream.finished).outcome).toBe('failed');
+
+      const broken = new Error('broken');
+      const failing: Gate = {
+        run: (task) => {
+          void task(new AbortController());
+          return Promise.reject(broken);
+        },
+      };
+      const source = new Played<string>();
+      await expect(collect(streamer.stream(source.open, { gate: failing }).tokens())).rejects.toBe(
+        broken,
+      );
+      expect(source.calls).toContain('return');
+      const throwing: Gate = {
+        run: () => {
+          throw broken;
+        },
+      };
+      await expect(collect(streamer.stream(['a'], { gate: throwing }).tokens())).rejects.toBe(
+        broken,
+      );
+    });
+
+    it('settles the gate’s task as the stream ends', async () => {
+      const queue = new AdmissionQueue({ concurrency: 1, waitTimeoutMs: 5 });
+      const streamer = new TokenStreamer();
+      await collect(streamer.stream(() => ['a'], { gate: queue }));
+      const failing = (): never => {
+        throw new Error('broken');
+      };
+      await collect(streamer.stream(failing, { gate: queue }));
+      const cancelled = streamer.stream(new Played<string>(), { gate: queue });
+      void cancelled[Symbol.asyncIterator]().next();
+      const late = streamer.stream(() => ['a'], { gate: queue });
+      expect(types(await collect(late)).at(-1)).toBe('error');
+      expect(await late.finished).toMatchObject({ outcome: 'timeout', waitedMs: undefined });
+      cancelled.cancel();
+      await cancelled.finished;
+      const stats = { completed: 1, failed: 1, cancelled: 1, timedOut: 1, active: 0, waiting: 0 };
+      expect(queue.stats()).toMatchObject(stats);
     });
 
     it('tells a refusal as the only event', async () => {
@@ -665,6 +797,144 @@ describe('TokenStreamer', () => {
     });
   });
 
+  describe('.replay()', () => {
+    const streamOf = <T>(source: AsyncIterable<T>, clock: ManualClock): TokenStream<T> =>
+      new TokenStreamer({ clock }).stream(source);
+
+    it('gives everything to a reader without an id, and the rest to one that comes again', async () => {
+      const clock = new ManualClock();
+      const source = new Played<string>();
+      const stream = streamOf(source, clock);
+      const replay = stream.replay();
+      const first = replay.from()[Symbol.asyncIterator]();
+      expect((await first.next()).value).toEqual({ type: 'start' });
+      for (const value of ['a', 'b', 'c']) await source.give(value);
+      expect((await first.next()).value).toMatchObject({ value: 'a', index: 0 });
+      await first.return!();
+      // Nobody reads: it goes on all the same.
+      await source.give('d');
+      const again = collect(replay.from('0'));
+      await source.give('e');
+      await source.end();
+      const told = await again;
+      expect(told.map((event) => ('value' in event ? event.value : event.type))).toEqual([
+        'b',
+        'c',
+        'd',
+        'e',
+        'done',
+      ]);
+      expect(told.at(-1)).toMatchObject({ tokens: 5 });
+      expect(types(await collect(replay.from()))).toEqual([
+        'start',
+        ...Array.from({ length: 5 }, () => 'token'),
+        'done',
+      ]);
+      expect(await stream.finished).toMatchObject({ outcome: 'completed', tokens: 5 });
+      expect(source.calls).not.toContain('return');
+    });
+
+    it('has nothing for a reader that has seen the end, be it a good one or not', async () => {
+      for (const how of ['end', 'fail'] as const) {
+        const source = new Played<string>();
+        const replay = streamOf(source, new ManualClock()).replay();
+        const reading = collect(replay.from(null));
+        await settle();
+        await source[how](new Error('broken'));
+        expect(types(await reading).at(-1)).toBe(how === 'end' ? 'done' : 'error');
+        expect(await collect(replay.from('end'))).toEqual([]);
+        expect(types(await collect(replay.from('')))).toEqual(types(await reading));
+      }
+    });
+
+    it('fails for a reader who asks for what is not kept, or never was', async () => {
+      const source = new Played<string>();
+      const replay = streamOf(source, new ManualClock()).replay({ maxTokens: 2 });
+      const reader = replay.from().tokens();
+      const reading = collect(reader);
+      await settle();
+      for (const value of ['a', 'b', 'c', 'd']) await source.give(value);
+      const codes: unknown[] = [];
+      for (const id of ['0', '4', '-1', 'x', '1e3', '9'.repeat(400), '__proto__', 'end']) {
+        const [event, ...none] = await collect(replay.from(id));
+        codes.push((event as { code?: string }).code, none.length);
+      }
+      expect(new Set(codes)).toEqual(new Set(['ERR_REPLAY_EXPIRED', 0]));
+      const rest = collect(replay.from('1').tokens());
+      await source.end();
+      expect(await rest).toEqual(['c', 'd']);
+      expect(await reading).toEqual(['a', 'b', 'c', 'd']);
+      // The beginning is gone too.
+      expect(await collect(replay.from())).toMatchObject([{ code: 'ERR_REPLAY_EXPIRED' }]);
+    });
+
+    it('ends when nobody reads for `graceMs`, and keeps nothing then', async () => {
+      const clock = new ManualClock();
+      const source = new Played<string>();
+      const gate = new Semaphore({ capacity: 1, clock });
+      const stream = new TokenStreamer({ clock }).stream(source.open, { gate });
+      const replay = stream.replay({ graceMs: 100 });
+      let expired = false;
+      void replay.expired.then(() => (expired = true));
+      const reader = replay.from()[Symbol.asyncIterator]();
+      await reader.next();
+      await clock.advance(1000);
+      await reader.return!();
+      await clock.advance(99);
+      const again = replay.from()[Symbol.asyncIterator]();
+      await again.next();
+      await clock.advance(1000);
+      await again.return!();
+      await clock.advance(99);
+      expect([expired, gate.active]).toEqual([false, 1]);
+      await clock.advance(1);
+      expect([expired, gate.active]).toEqual([true, 0]);
+      expect(await stream.finished).toMatchObject({ outcome: 'disconnected' });
+      expect(source.calls).toEqual(['open', 'next', 'abort', 'return']);
+      expect(await collect(replay.from())).toMatchObject([{ code: 'ERR_REPLAY_EXPIRED' }]);
+      expect(clock.timers).toBe(0);
+    });
+
+    it('ends its readers when the stream is cancelled', async () => {
+      const clock = new ManualClock();
+      const stream = streamOf(new Played<string>(), clock);
+      const replay = stream.replay({ graceMs: 100 });
+      const reading = collect(replay.from());
+      await settle();
+      expect(stream.cancel()).toBe(true);
+      expect(types(await reading)).toEqual(['start', 'error']);
+      expect(types(await collect(replay.from()))).toEqual(['error']);
+      const cancelled = streamOf(new Played<string>(), clock);
+      cancelled.cancel();
+      expect(types(await collect(cancelled.replay().from()))).toEqual(['error']);
+    });
+
+    it('keeps the place in line of a reader that comes again', async () => {
+      const queue = new AdmissionQueue({ concurrency: 1 });
+      let leave!: () => void;
+      void queue.run(() => new Promise<void>((resolve) => (leave = resolve)));
+      const stream = new TokenStreamer().stream(() => ['a'], { gate: queue });
+      const replay = stream.replay();
+      const reader = replay.from()[Symbol.asyncIterator]();
+      expect((await reader.next()).value).toMatchObject({ type: 'position', position: 1 });
+      await reader.return!();
+      expect(queue.waiting).toBe(1);
+      const again = collect(replay.from());
+      await settle();
+      leave();
+      expect(types(await again)).toEqual(['position', 'start', 'token', 'done']);
+    });
+
+    it('refuses bad options and a stream that is read already', () => {
+      const stream = streamOf(new Played<string>(), new ManualClock());
+      expect(() => stream.replay({ maxTokens: 0 })).toThrow(/`maxTokens`/u);
+      expect(() => stream.replay({ graceMs: Infinity })).toThrow(/`graceMs`/u);
+      expect(() => stream.replay({ max: 1 } as never)).toThrow(TypeError);
+      stream.tokens();
+      expect(() => stream.replay()).toThrow(TypeError);
+    });
+  });
+
   describe('positions', () => {
     it('tells each place in line that the consumer has time for, then the start', async () => {
       const clock = new ManualClock();
@@ -712,6 +982,38 @@ describe('TokenStreamer', () => {
       expect(queue.waiting).toBe(0);
       await stream.finished;
       expect(source.calls).toEqual([]);
+    });
+
+    it('no longer asks for its place when it has left the line or its turn has come', async () => {
+      for (const how of ['cancelled', 'admitted'] as const) {
+        const calls: string[] = [];
+        let admit!: () => void;
+        const gate: Gate<TaskContext, { onTicket?: (ticket: PlaceInLine) => void }> = {
+          run: (task, options) =>
+            new Promise((resolve) => {
+              admit = () => resolve(task(new AbortController()));
+              options!.onTicket!({
+                position: 7,
+                positions: () => ({
+                  [Symbol.asyncIterator]: () => ({
+                    next: () => new Promise(() => calls.push('next')),
+                    return: async () => {
+                      calls.push('return');
+                      return { done: true, value: undefined };
+                    },
+                  }),
+                }),
+              });
+            }),
+        };
+        const stream = new TokenStreamer({ clock: new ManualClock() }).stream(['a'], { gate });
+        const next = stream[Symbol.asyncIterator]().next();
+        expect(calls).toEqual(['next']);
+        if (how === 'cancelled') stream.cancel();
+        else admit();
+        await next;
+        expect(calls).toEqual(['next', 'return']);
+      }
     });
 
     it('hands the ticket to the caller’s own onTicket too', async () => {
@@ -826,8 +1128,11 @@ describe('TokenStreamer', () => {
       void iterator.next();
       await source.give('c');
       await clock.advance(99);
-      stream.cancel('none');
-      expect((await stream.finished).error).toBe('none');
+      // Asked again, it has to answer in time again.
+      await clock.advance(99);
+      expect(stream.stats().tokens).toBe(3);
+      await clock.advance(1);
+      expect(await stream.finished).toMatchObject({ error: { phase: 'idle' } });
     });
 
     it('lets go of a consumer that reads nothing for `stallMs`', async () => {
@@ -848,6 +1153,24 @@ describe('TokenStreamer', () => {
       expect(report).toMatchObject({ outcome: 'timeout', tokens: 1, error: { phase: 'stall' } });
       expect(source.calls).toEqual(['open', 'next', 'next', 'next', 'abort', 'return']);
       expect(types(await collect(iterator))).toEqual(['error']);
+    });
+
+    it('counts from the last read, while there is more to read', async () => {
+      for (const source of [['a', 'b', 'c'], new Played<string>()]) {
+        const clock = new ManualClock();
+        const stream = new TokenStreamer({ clock, stallMs: 100 }).stream(source);
+        const iterator = stream.tokens();
+        const first = iterator.next();
+        await settle();
+        if (source instanceof Played) for (const value of ['a', 'b', 'c']) await source.give(value);
+        await first;
+        await clock.advance(50);
+        await iterator.next();
+        await clock.advance(99);
+        expect(stream.stats().buffered).toBe(1);
+        await clock.advance(1);
+        expect(await stream.finished).toMatchObject({ outcome: 'timeout', tokens: 2 });
+      }
     });
 
     it('lets go of a consumer that leaves the end unread', async () => {
@@ -944,6 +1267,11 @@ describe('TokenStreamer', () => {
         await storage.run('canceller', () => iterator.return!());
       });
       await ahead;
+      const foreign: Gate = {
+        run: (task) => storage.run('gate', async () => task(new AbortController())),
+      };
+      const other = storage.run('caller', () => streamer.stream(source, { gate: foreign }));
+      for await (const token of other.tokens()) if (token === '1') break;
       expect(seen.map(({ where }) => where)).toEqual(
         expect.arrayContaining(['called', 'pulled', 'closed']),
       );

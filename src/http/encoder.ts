@@ -8,8 +8,11 @@ export interface Encoder {
   readonly heartbeat: string | undefined;
   /** Whether an error can be told. Where not, the connection has to be cut to tell. */
   readonly tellsErrors: boolean;
-  /** Whole records, or nothing. Throws where the value of a token cannot be sent in this format. */
-  encode(event: StreamEvent<unknown>): string;
+  /**
+   * Whole records, or nothing; with the ids of the events, where the format has room for them, if
+   * the client may come again. Throws where the value of a token cannot be sent in this format.
+   */
+  encode(event: StreamEvent<unknown>, hasIds: boolean): string;
 }
 
 export const EVENT_STREAM = 'text/event-stream; charset=utf-8';

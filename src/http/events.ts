@@ -1,3 +1,4 @@
+import { LAST_EVENT_ID } from '../internal/stream-handle.ts';
 import type { StreamEvent } from '../token-streamer.ts';
 import { type Encoder, EVENT_STREAM, tokenJson } from './encoder.ts';
 
@@ -9,11 +10,14 @@ export const eventsEncoder: Encoder = {
   headers: { 'content-type': EVENT_STREAM },
   heartbeat: ':\n\n',
   tellsErrors: true,
-  encode(event: StreamEvent<unknown>): string {
+  encode(event: StreamEvent<unknown>, hasIds: boolean): string {
     if (event.type === 'token') {
-      return `event: token\ndata: {"index":${event.index},"value":${tokenJson(event.value)}}\n\n`;
+      const { index, value } = event;
+      const id = hasIds ? `id: ${index}\n` : '';
+      return `${id}event: token\ndata: {"index":${index},"value":${tokenJson(value)}}\n\n`;
     }
     const { type, ...data } = event;
-    return `event: ${type}\ndata: ${JSON.stringify(data)}\n\n`;
+    const id = hasIds && (type === 'done' || type === 'error') ? `id: ${LAST_EVENT_ID}\n` : '';
+    return `${id}event: ${type}\ndata: ${JSON.stringify(data)}\n\n`;
   },
 };

@@ -20,7 +20,7 @@ export interface Refusal {
 export class Frames {
   readonly #handle: StreamHandle<StreamEvent<unknown>>;
   readonly #encoder: Encoder;
-  #verdict = '';
+  #first = '';
   #hasToken = false;
   #over = false;
   #untold: Ending | undefined;
@@ -36,25 +36,26 @@ export class Frames {
   }
 
   /**
-   * Starts the stream and waits for what becomes of it: undefined when it waits in line or flows,
-   * so that there is something to answer with.
+   * Starts the stream and waits for what becomes of it: `'go'` when it waits in line or flows,
+   * `'nothing'` when the client has seen all of it already.
    */
-  async refusal(): Promise<Refusal | undefined> {
+  async verdict(): Promise<'go' | 'nothing' | Refusal> {
     for (;;) {
       await this.#ready(Infinity);
       const event = this.#handle.take();
       if (event?.type === 'error') return { event, ending: this.#handle.ending! };
       if (event !== undefined) {
-        this.#verdict = this.#encode(event);
-        return undefined;
+        this.#first = this.#encode(event);
+        return 'go';
       }
+      if (this.#handle.ending !== undefined) return 'nothing';
     }
   }
 
   /** The next chunk; undefined after the last. One call at a time. */
   async next(): Promise<string | undefined> {
-    let chunk = this.#verdict;
-    this.#verdict = '';
+    let chunk = this.#first;
+    this.#first = '';
     while (chunk === '' && !this.#over) {
       const { heartbeat } = this.#encoder;
       const withinMs = heartbeat === undefined ? Infinity : this.#handle.settings.heartbeatMs;
@@ -70,7 +71,10 @@ export class Frames {
     let chunk = '';
     while (chunk.length < CHUNK_LENGTH) {
       const event = this.#handle.take();
-      if (event === undefined) break;
+      if (event === undefined) {
+        this.#over ||= this.#handle.ending !== undefined;
+        break;
+      }
       chunk += this.#encode(event);
     }
     return chunk;
@@ -84,7 +88,7 @@ export class Frames {
       if (event.type === 'error' && !this.#encoder.tellsErrors) this.#untold = this.#handle.ending;
     }
     try {
-      return this.#encoder.encode(event);
+      return this.#encoder.encode(event, this.#handle.hasIds);
     } catch (error) {
       // A token that this format cannot send. The next event tells.
       this.#handle.end({ outcome: 'failed', error });

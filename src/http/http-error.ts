@@ -33,6 +33,7 @@ const STATUS: Readonly<Record<ErrorCode, number>> = {
   ERR_LOAD_TIMEOUT: 503,
   ERR_LOAD_CANCELLED: 503,
   ERR_STREAM_TIMEOUT: 504,
+  ERR_REPLAY_EXPIRED: 410,
 };
 
 /** Status, headers and body for an error of this library; undefined for any other. */

@@ -93,7 +93,10 @@ function encoderOf(options: EncodeOptions<never>): Encoder {
 function withText(encoder: Encoder, toText: (token: unknown) => string): Encoder {
   return {
     ...encoder,
-    encode: (event) =>
-      encoder.encode(event.type === 'token' ? { ...event, value: toText(event.value) } : event),
+    encode: (event, hasIds) =>
+      encoder.encode(
+        event.type === 'token' ? { ...event, value: toText(event.value) } : event,
+        hasIds,
+      ),
   };
 }

@@ -65,14 +65,19 @@ export async function pipeToResponse<T>(
   out.on('error', () => {});
   if (isClosed(out)) onClose();
   const frames = new Frames(handle, encoder);
-  const refusal = await frames.refusal();
-  if (refusal === undefined) {
+  const verdict = await frames.verdict();
+  if (verdict === 'go') {
     writeHead(out, status, headers);
     await send(out, frames, handle);
   } else if (!isClosed(out)) {
-    const { status: code, headers: fields, body } = refusalResponse(refusal);
-    writeHead(out, code, Object.entries(fields));
-    out.end(JSON.stringify(body));
+    if (verdict === 'nothing') {
+      out.statusCode = 204;
+      out.end();
+    } else {
+      const { status: code, headers: fields, body } = refusalResponse(verdict);
+      writeHead(out, code, Object.entries(fields));
+      out.end(JSON.stringify(body));
+    }
     await finished(out, handle);
   }
   out.off('close', onClose);

@@ -20,9 +20,10 @@ export async function toResponse<T>(
   const { encoder, status, headers } = readResponseOptions('toResponse', options);
   const handle = stream[streamHandle]();
   const frames = new Frames(handle, encoder);
-  const refusal = await frames.refusal();
-  if (refusal !== undefined) {
-    const { body, ...init } = refusalResponse(refusal);
+  const verdict = await frames.verdict();
+  if (verdict === 'nothing') return new Response(null, { status: 204 });
+  if (verdict !== 'go') {
+    const { body, ...init } = refusalResponse(verdict);
     return new Response(JSON.stringify(body), init);
   }
   const utf8 = new TextEncoder();

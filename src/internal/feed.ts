@@ -95,7 +95,8 @@ export class Feed<T> implements Due {
   readonly #gate: AnyGate | undefined;
   readonly #gateOptions: Readonly<Record<string, unknown>>;
   readonly #signal: AbortSignal | undefined;
-  readonly #controller = new AbortController();
+  readonly #forSource = new AbortController();
+  #forGate: AbortController | undefined;
   readonly #inContext: InContext = captureContext();
   readonly #sinks = new Set<Sink<T>>();
 
@@ -157,8 +158,9 @@ export class Feed<T> implements Due {
     return this.#brought;
   }
 
-  get isOver(): boolean {
-    return this.#state === 'over';
+  /** How the source was ended, or ended by itself, once it has. */
+  get ending(): Ending | undefined {
+    return this.#ending;
   }
 
   get figures(): FeedFigures {
@@ -173,15 +175,14 @@ export class Feed<T> implements Due {
     };
   }
 
+  /** A sink takes part from now on; it looks at `ending` itself. */
   attach(sink: Sink<T>): void {
-    if (this.#ending === undefined) this.#sinks.add(sink);
-    else sink.stopped(this.#ending);
+    this.#sinks.add(sink);
   }
 
-  /** Several sinks take the place of one. */
-  replace(sink: Sink<T>, others: readonly Sink<T>[]): void {
+  /** A sink no longer takes part, and others do in its place. */
+  release(sink: Sink<T>): void {
     this.#sinks.delete(sink);
-    for (const other of others) this.#sinks.add(other);
   }
 
   /** The sink wants no more; the feed is over when it was the last one. */
@@ -202,13 +203,14 @@ export class Feed<T> implements Due {
     });
   }
 
-  /** Ends it from outside: all sinks are told, what they have not read is lost. */
-  stop(ending: Ending): void {
+  /** Ends it from outside: all sinks are told, what they have not read is lost. False if none was. */
+  stop(ending: Ending): boolean {
     const sinks = [...this.#sinks];
     this.#sinks.clear();
     const first = this.#close(ending);
     for (const sink of sinks) sink.stopped(ending);
     if (first) this.#letGo(ending);
+    return first || sinks.length > 0;
   }
 
   /** The caller's signal, or the gate's, says that it is enough. */
@@ -218,6 +220,7 @@ export class Feed<T> implements Due {
 
   /** It is time to tell of a change of place. */
   moved(): void {
+    if (this.#state !== 'waiting') return;
     for (const sink of this.#sinks) sink.moved();
   }
 
@@ -260,9 +263,10 @@ export class Feed<T> implements Due {
   }
 
   #enter(gate: AnyGate, followsPosition: boolean): void {
+    this.#forGate = new AbortController();
     const options: Record<string, unknown> = {
       ...this.#gateOptions,
-      signal: this.#controller.signal,
+      signal: this.#forGate.signal,
     };
     if (followsPosition && (gate[optionNames]?.has('onTicket') ?? true)) {
       const theirs = this.#gateOptions['onTicket'] as ((ticket: PlaceInLine) => void) | undefined;
@@ -295,9 +299,9 @@ export class Feed<T> implements Due {
     const held = this.#gate === undefined ? undefined : this.#hold();
     for (const sink of this.#sinks) sink.admitted();
     if (gateContext !== undefined) this.#heed(gateContext.signal);
-    if (this.isOver) return held;
+    if (this.#ending !== undefined) return held;
     this.#watch();
-    const own: TaskContext = { signal: this.#controller.signal };
+    const own: TaskContext = { signal: this.#forSource.signal };
     const context = gateContext === undefined ? own : mergeContexts([gateContext, own]);
     this.#reader
       .read(context, (token) => this.#token(token))
@@ -396,8 +400,11 @@ export class Feed<T> implements Due {
   /** Runs code of others: the listeners of the source's signal, and what closes the source. */
   #letGo({ outcome, error }: Ending): void {
     this.#unfollow();
-    this.#resume?.();
-    if (outcome !== 'completed') this.#controller.abort(error);
+    if (outcome !== 'completed') {
+      // To a gate, an abort is the caller's doing; that its task has failed it learns from the task.
+      if (outcome !== 'failed') this.#forGate?.abort(error);
+      this.#forSource.abort(error);
+    }
     if (!this.#sourceGone) {
       const closing = this.#inContext(() => this.#reader.close(error));
       void closing.then((failure) => {
@@ -460,7 +467,6 @@ export class Feed<T> implements Due {
 
   #unfollow(): void {
     const positions = this.#positions;
-    if (positions !== undefined) this.#settings.moves.leave(this);
     this.#place = undefined;
     this.#positions = undefined;
     this.#asksPosition = false;

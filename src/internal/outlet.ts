@@ -57,6 +57,21 @@ export function shareSettings(
   };
 }
 
+/** What an outlet begins with that takes part later than the feed began. */
+export interface Origin<T> {
+  /** Of the first token that it tells. */
+  readonly index: number;
+  readonly tokens: readonly T[];
+  readonly hasMoved: boolean;
+  readonly isStartDue: boolean;
+  /** How it ends, where that is certain. */
+  readonly last: Ending | undefined;
+  /** Whether all has been told already, the end included. */
+  readonly isOver: boolean;
+  /** Whether its readers may come again, and so have to know the ids of its events. */
+  readonly hasIds: boolean;
+}
+
 type Waiting<T> = (event: StreamEvent<T> | undefined) => void;
 
 /**
@@ -67,6 +82,7 @@ type Waiting<T> = (event: StreamEvent<T> | undefined) => void;
  */
 export class Outlet<T> implements Sink<T>, Due {
   readonly settings: OutletSettings;
+  readonly hasIds: boolean;
   readonly #feed: Feed<T>;
   readonly #tokens: T[] = [];
   #moved = false;
@@ -76,7 +92,9 @@ export class Outlet<T> implements Sink<T>, Due {
   #last: Ending | undefined;
   #ending: Ending | undefined;
   #elapsedMs = 0;
-  #taken = 0;
+  #firstIndex = 0;
+  /** Of the next token that is told. */
+  #index = 0;
   #tokensOnly = false;
   #hasLeft = false;
 
@@ -92,40 +110,53 @@ export class Outlet<T> implements Sink<T>, Due {
     this.#resolveFinished = resolve;
   });
 
-  /** `origin` is an outlet of the same feed that this one takes part in the place of. */
-  constructor(settings: OutletSettings, feed: Feed<T>, origin?: Outlet<T>) {
+  constructor(settings: OutletSettings, feed: Feed<T>, origin?: Origin<T>) {
     this.settings = settings;
     this.#feed = feed;
+    this.hasIds = origin?.hasIds ?? false;
     if (origin === undefined) {
-      feed.attach(this);
-    } else if (origin.#ending === undefined) {
-      this.#tokens.push(...origin.#tokens);
-      this.#moved = origin.#moved;
-      this.#startDue = origin.#startDue;
-      this.#last = origin.#last;
-    } else {
-      this.stopped(origin.#ending);
+      if (feed.ending === undefined) feed.attach(this);
+      else this.stopped(feed.ending);
+      return;
     }
+    feed.attach(this);
+    this.#tokens.push(...origin.tokens);
+    this.#moved = origin.hasMoved;
+    this.#startDue = origin.isStartDue;
+    this.#last = origin.last;
+    this.#firstIndex = origin.index;
+    this.#index = origin.index;
+    if (origin.isOver) this.leave(origin.last!);
+    else this.#wake();
   }
 
-  /**
-   * Outlets in the place of this one, which nobody has read. Its own `finished` tells from now on how
-   * the source went.
-   */
+  /** Outlets that begin where this one does, of which nothing has been read. */
   split(count: number): Outlet<T>[] {
-    const branches = Array.from(
-      { length: count },
-      () => new Outlet(this.settings, this.#feed, this),
-    );
-    if (this.#ending === undefined) {
-      this.#tokens.length = 0;
-      this.#feed.replace(this, branches);
-      void this.#feed.gone.then((ending) => {
-        this.#taken = this.#feed.brought;
-        this.#conclude(ending);
-      });
-    }
-    return branches;
+    const origin: Origin<T> = {
+      index: this.#index,
+      tokens: this.#tokens,
+      hasMoved: this.#moved,
+      isStartDue: this.#startDue,
+      last: this.#last,
+      isOver: false,
+      hasIds: this.hasIds,
+    };
+    return Array.from({ length: count }, () => {
+      const outlet = new Outlet(this.settings, this.#feed, origin);
+      if (this.#ending !== undefined) outlet.end(this.#ending);
+      return outlet;
+    });
+  }
+
+  /** Others take part in its place: from now on its `finished` tells how the source went. */
+  retire(): void {
+    if (this.#ending !== undefined) return;
+    this.#tokens.length = 0;
+    this.#feed.release(this);
+    void this.#feed.gone.then((ending) => {
+      this.#index = this.#feed.brought;
+      this.#conclude(ending);
+    });
   }
 
   /** How it ended, as soon as that is certain, be all of it read or not. */
@@ -134,7 +165,7 @@ export class Outlet<T> implements Sink<T>, Due {
   }
 
   get taken(): number {
-    return this.#taken;
+    return this.#index - this.#firstIndex;
   }
 
   get buffered(): number {
@@ -202,7 +233,6 @@ export class Outlet<T> implements Sink<T>, Due {
   }
 
   admitted(): void {
-    this.#moved = false;
     if (this.#tokensOnly) return;
     this.#startDue = true;
     this.#wake();
@@ -277,7 +307,7 @@ export class Outlet<T> implements Sink<T>, Due {
     if (this.#tokens.length > 0) {
       const value = this.#tokens.shift()!;
       this.#feed.pulled();
-      return { type: 'token', value, index: this.#taken++ };
+      return { type: 'token', value, index: this.#index++ };
     }
     if (this.#last === undefined) return undefined;
     const ending = this.#last;
@@ -287,7 +317,7 @@ export class Outlet<T> implements Sink<T>, Due {
       this.#conclude(ending);
     }
     return ending.outcome === 'completed'
-      ? { type: 'done', tokens: this.#taken, elapsedMs: this.#elapsedMs }
+      ? { type: 'done', tokens: this.#index, elapsedMs: this.#elapsedMs }
       : errorEvent(ending, this.settings.exposeErrors);
   }
 
@@ -305,11 +335,11 @@ export class Outlet<T> implements Sink<T>, Due {
   async #report(ending: Ending): Promise<void> {
     // The feed may be about to learn of it.
     await Promise.resolve();
-    if (this.#feed.isOver) await this.#feed.gone;
+    if (this.#feed.ending !== undefined) await this.#feed.gone;
     this.#resolveFinished({
       ...ending,
       ...this.#feed.figures,
-      tokens: this.#taken,
+      tokens: this.taken,
       elapsedMs: this.#elapsedMs,
     });
   }

@@ -27,11 +27,6 @@ export class Pacer<T> {
     if (this.#left > 0) this.#serve();
   }
 
-  /** Takes a turn back that has not come yet. */
-  leave(subject: T): void {
-    this.#line.delete(subject);
-  }
-
   #serve(): void {
     for (const subject of this.#line) {
       if (this.#left === 0) break;

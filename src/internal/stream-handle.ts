@@ -5,6 +5,9 @@ import type { Time } from './time.ts';
 /** Under this name a stream lets the encoders of the library read it without a promise a token. */
 export const streamHandle: unique symbol = Symbol('sluice.streamHandle');
 
+/** The id of the event that ends a stream. The id of a token is its index; the others have none. */
+export const LAST_EVENT_ID = 'end';
+
 /** A stream as those see it who send it on. There is one reader: taking the handle claims it. */
 export interface StreamHandle<Event> {
   readonly settings: {
@@ -14,6 +17,8 @@ export interface StreamHandle<Event> {
     readonly time: Time;
     readonly deadlines: Deadlines<Due>;
   };
+  /** Whether events are to be told with their ids, since the client may come again with the last. */
+  readonly hasIds: boolean;
   /** How it ended, once it has, be everything read or not. */
   readonly ending: Ending | undefined;
   /** The next event, if there is one now. */

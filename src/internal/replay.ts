@@ -1,0 +1,117 @@
+import { ReplayExpiredError } from '../errors.ts';
+import type { Deadline } from './deadlines.ts';
+import type { Due, Ending, Feed, Sink } from './feed.ts';
+import { Outlet, type OutletSettings } from './outlet.ts';
+import { LAST_EVENT_ID } from './stream-handle.ts';
+
+/**
+ * Keeps the latest tokens of a feed for readers who come again. The feed goes on while nobody reads;
+ * after `graceMs` of that, all is over.
+ */
+export class Recorder<T> implements Sink<T>, Due {
+  readonly hasRoom = true;
+  readonly #settings: OutletSettings;
+  readonly #feed: Feed<T>;
+  readonly #maxTokens: number;
+  readonly #graceMs: number;
+  readonly #tokens: T[] = [];
+  /** The index of the first token that is kept. */
+  #first = 0;
+  #isAdmitted = false;
+  /** How the feed ended: after its tokens, or with the loss of them. */
+  #last: Ending | undefined;
+  #isStopped = false;
+  #readers = 0;
+  #isExpired = false;
+  #grace: Deadline | undefined;
+  #expire!: () => void;
+  /** Resolves when nothing can be read any more. */
+  readonly expired: Promise<void> = new Promise((resolve) => {
+    this.#expire = resolve;
+  });
+
+  constructor(settings: OutletSettings, feed: Feed<T>, maxTokens: number, graceMs: number) {
+    this.#settings = settings;
+    this.#feed = feed;
+    this.#maxTokens = maxTokens;
+    this.#graceMs = graceMs;
+    if (feed.ending === undefined) feed.attach(this);
+    else this.stopped(feed.ending);
+    this.#wait();
+  }
+
+  /** What comes after the event with that id; everything where there is none. */
+  from(lastEventId: string | undefined): Outlet<T> {
+    const outlet = this.#outletAfter(lastEventId);
+    this.#readers++;
+    if (this.#grace !== undefined) this.#settings.deadlines.remove(this.#grace);
+    this.#grace = undefined;
+    void outlet.finished.then(() => {
+      this.#readers--;
+      if (this.#readers === 0 && !this.#isExpired) this.#wait();
+    });
+    return outlet;
+  }
+
+  moved(): void {
+    // Readers are told themselves.
+  }
+
+  admitted(): void {
+    this.#isAdmitted = true;
+  }
+
+  token(value: T): void {
+    this.#tokens.push(value);
+    if (this.#tokens.length <= this.#maxTokens) return;
+    this.#tokens.shift();
+    this.#first++;
+  }
+
+  ended(ending: Ending): void {
+    this.#last = ending;
+  }
+
+  stopped(ending: Ending): void {
+    this.#last = ending;
+    this.#isStopped = true;
+    this.#tokens.length = 0;
+  }
+
+  due(): void {
+    this.#isExpired = true;
+    this.#tokens.length = 0;
+    const error = new DOMException('Nobody has come back to read the stream.', 'AbortError');
+    this.#feed.detach(this, { outcome: 'disconnected', error });
+    this.#expire();
+  }
+
+  #wait(): void {
+    const { deadlines, time } = this.#settings;
+    this.#grace = deadlines.add(this, time.now() + this.#graceMs);
+  }
+
+  #outletAfter(lastEventId: string | undefined): Outlet<T> {
+    const isOver = lastEventId === LAST_EVENT_ID && this.#last !== undefined;
+    const index = isOver ? this.#feed.brought : indexAfter(lastEventId);
+    const isKept = index >= this.#first && index <= this.#feed.brought && !this.#isExpired;
+    const outlet = new Outlet(this.#settings, this.#feed, {
+      index,
+      tokens: isKept ? this.#tokens.slice(index - this.#first) : [],
+      hasMoved: true,
+      isStartDue: this.#isAdmitted && lastEventId === undefined,
+      last: this.#last,
+      isOver,
+      hasIds: true,
+    });
+    if (this.#isStopped) outlet.end(this.#last!);
+    else if (!isKept) outlet.end({ outcome: 'failed', error: new ReplayExpiredError() });
+    return outlet;
+  }
+}
+
+/** What a client says may be anything: NaN, which is nowhere, for what is no id of ours. */
+function indexAfter(lastEventId: string | undefined): number {
+  if (lastEventId === undefined) return 0;
+  return /^\d{1,15}$/.test(lastEventId) ? Number(lastEventId) + 1 : NaN;
+}

@@ -1,0 +1,163 @@
+import { describe, expect, it } from 'vitest';
+
+import { SourceReader } from '../../src/internal/source.ts';
+import { settle } from '../../src/testing.ts';
+
+/** An iterator that records what is called and answers when it is told. */
+function played(): {
+  calls: string[];
+  iterable: AsyncIterable<string>;
+  answer: (result: IteratorResult<string> | Error) => Promise<void>;
+} {
+  const calls: string[] = [];
+  let settleNext!: (result: IteratorResult<string> | Error) => void;
+  const iterator: AsyncIterator<string> = {
+    next() {
+      calls.push('next');
+      return new Promise((resolve, reject) => {
+        settleNext = (result) => (result instanceof Error ? reject(result) : resolve(result));
+      });
+    },
+    async return() {
+      calls.push('return');
+      return { done: true, value: undefined };
+    },
+  };
+  return {
+    calls,
+    iterable: {
+      [Symbol.asyncIterator]() {
+        calls.push('iterator');
+        return iterator;
+      },
+    },
+    answer: async (result) => {
+      settleNext(result);
+      await settle();
+    },
+  };
+}
+
+const read = (reader: SourceReader<string, undefined>, taken: string[] = []): Promise<void> =>
+  reader.read(undefined, (token) => void taken.push(token));
+
+describe('SourceReader', () => {
+  it('fetches the iterator once and asks for one token at a time', async () => {
+    const { calls, iterable, answer } = played();
+    const taken: string[] = [];
+    const reading = read(new SourceReader(iterable), taken);
+    await settle();
+    expect(calls).toEqual(['iterator', 'next']);
+    await answer({ done: false, value: 'a' });
+    expect(calls).toEqual(['iterator', 'next', 'next']);
+    await answer({ done: true, value: undefined });
+    await reading;
+    expect(taken).toEqual(['a']);
+    expect(calls).toEqual(['iterator', 'next', 'next']);
+  });
+
+  it('asks for no more while `take` is pending', async () => {
+    const { calls, iterable, answer } = played();
+    let go!: () => void;
+    const reader = new SourceReader<string, undefined>(iterable);
+    void reader.read(undefined, () => new Promise((resolve) => (go = resolve)));
+    await settle();
+    await answer({ done: false, value: 'a' });
+    expect(calls).toEqual(['iterator', 'next']);
+    go();
+    await settle();
+    expect(calls).toEqual(['iterator', 'next', 'next']);
+  });
+
+  it('takes nothing that is answered after it was closed, and asks for nothing', async () => {
+    const { calls, iterable, answer } = played();
+    const taken: string[] = [];
+    const reader = new SourceReader<string, undefined>(iterable);
+    const reading = read(reader, taken);
+    await settle();
+    await reader.close('enough');
+    await answer({ done: false, value: 'late' });
+    await reading;
+    expect(taken).toEqual([]);
+    expect(calls).toEqual(['iterator', 'next', 'return']);
+  });
+
+  it('asks for nothing when it was closed while `take` was pending', async () => {
+    const { calls, iterable, answer } = played();
+    let go!: () => void;
+    const reader = new SourceReader<string, undefined>(iterable);
+    const reading = reader.read(undefined, () => new Promise((resolve) => (go = resolve)));
+    await settle();
+    await answer({ done: false, value: 'a' });
+    await reader.close('enough');
+    go();
+    await reading;
+    expect(calls).toEqual(['iterator', 'next', 'return']);
+  });
+
+  it('calls return() of no source that has ended or failed, even a moment ago', async () => {
+    for (const last of [{ done: true, value: undefined } as const, new Error('broken')]) {
+      const { calls, iterable, answer } = played();
+      const reader = new SourceReader<string, undefined>(iterable);
+      const reading = read(reader).catch(() => 'failed');
+      await settle();
+      const answered = answer(last);
+      // Two hops: the answer is read, and nobody has been told yet.
+      await Promise.resolve();
+      await Promise.resolve();
+      await reader.close('enough');
+      await answered;
+      await reading;
+      await reader.close('enough');
+      expect(calls).toEqual(['iterator', 'next']);
+    }
+  });
+
+  it('calls return() once, however often it is closed', async () => {
+    const { calls, iterable } = played();
+    const reader = new SourceReader<string, undefined>(iterable);
+    await Promise.all([reader.close('enough'), reader.close('enough')]);
+    await reader.close('enough');
+    expect(calls).toEqual(['iterator', 'return']);
+  });
+
+  it('waits for the answer of an iterator that has no return()', async () => {
+    let answer!: (result: IteratorResult<string>) => void;
+    const reader = new SourceReader<string, undefined>({
+      [Symbol.asyncIterator]: () => ({
+        next: () => new Promise<IteratorResult<string>>((resolve) => (answer = resolve)),
+      }),
+    });
+    void read(reader);
+    await settle();
+    let closed = false;
+    void reader.close('enough').then(() => (closed = true));
+    await settle();
+    expect(closed).toBe(false);
+    answer({ done: false, value: 'late' });
+    await settle();
+    expect(closed).toBe(true);
+  });
+
+  it('does not call a function only to close what it would return', async () => {
+    let called = 0;
+    const reader = new SourceReader<string, undefined>(() => [`${called++}`]);
+    await reader.close('enough');
+    expect(called).toBe(0);
+  });
+
+  it('calls `then` of a thenable once', async () => {
+    let calls = 0;
+    const thenable = {
+      // oxlint-disable-next-line unicorn/no-thenable -- what is tested
+      then(resolve: (tokens: string[]) => void) {
+        calls++;
+        resolve(['a']);
+      },
+    } as PromiseLike<string[]>;
+    const taken: string[] = [];
+    await read(new SourceReader<string, undefined>(thenable), taken);
+    expect(taken).toEqual(['a']);
+    expect(calls).toBe(1);
+  });
+});
