@@ -39,10 +39,10 @@ export async function startChatServer(settings: Settings): Promise<ChatServer> {
 
   const shutDown = async (): Promise<ShutdownReport> => {
     const report = await chat.drain();
+    // What was answered last may still be on its way, and would be cut by `server.close()`.
+    await Promise.all([...responses].map((response) => once(response, 'close')));
     const closed = once(server, 'close');
     server.close();
-    // What was answered last may still be on its way.
-    await Promise.all([...responses].map((response) => once(response, 'close')));
     server.closeAllConnections();
     await closed;
     return report;

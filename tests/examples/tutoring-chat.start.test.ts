@@ -11,6 +11,9 @@ import { FABLES } from './fables.ts';
 
 const START = fileURLToPath(new URL('../../examples/tutoring-chat/start.ts', import.meta.url));
 
+/** With all of a machine busy with other tests. */
+const PATIENCE = { timeout: 20_000, interval: 20 };
+
 type Child = ChildProcessByStdio<null, Readable, Readable>;
 
 /** `npm start` builds and calls this. What it imports by the name of the package is in dist. */
@@ -32,13 +35,10 @@ class Started {
 
   /** Resolves when the output has come to this; to what the group in it has matched. */
   async printed(pattern: RegExp): Promise<string> {
-    return vi.waitFor(
-      () => {
-        const [, group = ''] = pattern.exec(this.out) ?? expect.fail(this.out + this.err);
-        return group;
-      },
-      { timeout: 20_000, interval: 20 },
-    );
+    return vi.waitFor(() => {
+      const [, group = ''] = pattern.exec(this.out) ?? expect.fail(this.out + this.err);
+      return group;
+    }, PATIENCE);
   }
 
   url(): Promise<string> {
@@ -72,39 +72,43 @@ async function untilStats(
   url: string,
   check: (figures: Record<string, number>) => void,
 ): Promise<void> {
-  await vi.waitFor(async () => check(await stats(url)), { timeout: 20_000, interval: 20 });
+  await vi.waitFor(async () => check(await stats(url)), PATIENCE);
 }
 
 describe('start.ts', () => {
-  it('starts model, chat and visitors, who form a line; Ctrl-C lets answers finish', async () => {
-    const all = start(['--visitors', '200', '--decode-ms-per-token', '50']);
-    const url = await all.url();
-    await untilStats(url, ({ active, waiting }) => {
-      expect(active).toBe(5);
-      expect(waiting).toBeGreaterThan(0);
-    });
-    // Before everybody else in line, so that the test need not wait for them.
-    const own = fetch(`${url}/api/chat`, {
-      method: 'POST',
-      headers: { 'x-request-id': 'own' },
-      body: JSON.stringify({ question: 'What is a semaphore?', priority: 1 }),
-    });
-    await vi.waitFor(async () => {
-      const place = await fetch(`${url}/api/queue/own`);
-      expect([0, 1]).toContain(((await place.json()) as { position: number }).position);
-    });
+  it(
+    'starts model, chat and visitors, who form a line; Ctrl-C lets answers finish',
+    { timeout: 60_000 },
+    async () => {
+      const all = start(['--visitors', '200', '--decode-ms-per-token', '50']);
+      const url = await all.url();
+      await untilStats(url, ({ active, waiting }) => {
+        expect(active).toBe(5);
+        expect(waiting).toBeGreaterThan(0);
+      });
+      // Before everybody else in line, so that the test need not wait for them.
+      const own = fetch(`${url}/api/chat`, {
+        method: 'POST',
+        headers: { 'x-request-id': 'own' },
+        body: JSON.stringify({ question: 'What is a semaphore?', priority: 1 }),
+      });
+      await vi.waitFor(async () => {
+        const place = await fetch(`${url}/api/queue/own`);
+        expect([0, 1]).toContain(((await place.json()) as { position: number }).position);
+      }, PATIENCE);
 
-    all.child.kill('SIGINT');
-    await all.printed(/^Finishing: 5 are being answered, (\d+) are in line\.$/m);
-    const late = await post(`${url}/api/chat`, { question: 'Am I late?' });
-    expect(late.status).toBe(503);
-    const answer = await own;
-    expect(answer.status).toBe(200);
-    expect(await answer.json()).toMatchObject({ answer: expect.stringMatching(/\w/) });
-    expect(await all.exit).toEqual([0, null]);
-    expect(all.out).toMatch(/^Finished\.$/m);
-    expect(all.err).toBe('');
-  });
+      all.child.kill('SIGINT');
+      await all.printed(/^Finishing: 5 are being answered, (\d+) are in line\.$/m);
+      const late = await post(`${url}/api/chat`, { question: 'Am I late?' });
+      expect(late.status).toBe(503);
+      const answer = await own;
+      expect(answer.status).toBe(200);
+      expect(await answer.json()).toMatchObject({ answer: expect.stringMatching(/\w/) });
+      expect(await all.exit).toEqual([0, null]);
+      expect(all.out).toMatch(/^Finished\.$/m);
+      expect(all.err).toBe('');
+    },
+  );
 
   it('ends at once on a second Ctrl-C', async () => {
     const all = start(['--decode-ms-per-token=60000']);
@@ -151,7 +155,7 @@ describe('start.ts', () => {
   ])('%j with %j ends with %i and says why', async (args, env, code, message) => {
     const all = start(args, env);
     expect(await all.exit).toEqual([code, null]);
-    await vi.waitFor(() => expect(all.out + all.err).toMatch(message));
+    await vi.waitFor(() => expect(all.out + all.err).toMatch(message), PATIENCE);
     expect(all.err + all.out).not.toContain('    at ');
   });
 

@@ -156,7 +156,7 @@ class Exchange {
     const canWait = response.status === 429 || response.status >= 500;
     const seconds = Number(response.headers.get('retry-after')) || RETRY_AFTER_MS / 1000;
     const wait = error.estimatedWaitMs;
-    const about = wait === undefined ? '' : ` Whoever is in it waits about ${duration(wait)}.`;
+    const about = wait === undefined ? '' : ` The wait would be about ${duration(wait)}.`;
     this.#over(error.message + about);
     this.#article.classList.add('failed');
     announce(error.message);
