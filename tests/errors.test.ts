@@ -72,6 +72,7 @@ const samples: { error: errors.SluiceError; code: errors.ErrorCode; data: object
     code: 'ERR_STREAM_TIMEOUT' as const,
     data: { phase, timeoutMs: 30 },
   })),
+  { error: new errors.ReplayExpiredError(), code: 'ERR_REPLAY_EXPIRED', data: {} },
 ];
 
 describe('errors', () => {

@@ -17,6 +17,11 @@ describe('toHttpError()', () => {
       new errors.SessionTimeoutError('a', 10),
       new errors.MetadataTooLargeError('a', 2, 1),
       new errors.StreamTimeoutError('idle', 10),
+      new errors.ShedError(10, 10),
+      new errors.KeysFullError(1),
+      new errors.LoadTimeoutError(10),
+      new errors.LoadCancelledError(),
+      new errors.ReplayExpiredError(),
     ];
     const statuses = Object.fromEntries(
       made.map((error) => [(error as errors.SluiceError).code, toHttpError(error)?.status]),
@@ -33,6 +38,11 @@ describe('toHttpError()', () => {
       ERR_SESSION_TIMEOUT: 504,
       ERR_METADATA_TOO_LARGE: 413,
       ERR_STREAM_TIMEOUT: 504,
+      ERR_SHED: 503,
+      ERR_KEYS_FULL: 503,
+      ERR_LOAD_TIMEOUT: 504,
+      ERR_LOAD_CANCELLED: 503,
+      ERR_REPLAY_EXPIRED: 410,
     });
   });
 
