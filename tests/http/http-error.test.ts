@@ -40,7 +40,7 @@ describe('toHttpError()', () => {
       ERR_STREAM_TIMEOUT: 504,
       ERR_SHED: 503,
       ERR_KEYS_FULL: 503,
-      ERR_LOAD_TIMEOUT: 504,
+      ERR_LOAD_TIMEOUT: 503,
       ERR_LOAD_CANCELLED: 503,
       ERR_REPLAY_EXPIRED: 410,
     });
