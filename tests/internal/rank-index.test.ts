@@ -1,0 +1,69 @@
+import { fc, test } from '@fast-check/vitest';
+import { describe, expect, it } from 'vitest';
+
+import { Line } from '../../src/internal/line.ts';
+import { RankIndex, type RankedNode } from '../../src/internal/rank-index.ts';
+
+class Node implements RankedNode<Node> {
+  previous: Node | undefined;
+  next: Node | undefined;
+  slot = 0;
+}
+
+function filled(length: number): { line: Line<Node>; nodes: Node[]; ranks: RankIndex<Node> } {
+  const line = new Line<Node>();
+  const nodes = Array.from({ length }, () => new Node());
+  for (const node of nodes) line.push(node);
+  return { line, nodes, ranks: new RankIndex(line) };
+}
+
+describe('RankIndex', () => {
+  it.each([0, 1, 31, 32, 33, 63, 64, 65, 1000, 4096, 5000])(
+    'ranks a line of %i as it stands, and has room for as many again',
+    (length) => {
+      const { line, nodes, ranks } = filled(length);
+      expect(nodes.map((node) => ranks.rank(node))).toEqual(nodes.map((_, index) => index));
+      for (let i = 0; i < length; i++) {
+        const node = new Node();
+        line.push(node);
+        expect(ranks.append(node)).toBe(true);
+        expect(ranks.rank(node)).toBe(length + i);
+      }
+    },
+  );
+
+  test.prop([
+    fc.integer({ min: 0, max: 300 }),
+    fc.array(fc.nat(), { maxLength: 300, size: 'max' }),
+  ])('stays right whoever leaves, until it has no slots left, and says so', (length, steps) => {
+    const { line, nodes, ranks } = filled(length);
+    for (const step of steps) {
+      if (step % 2 === 0 && nodes.length > 0) {
+        const [node] = nodes.splice(step % nodes.length, 1);
+        ranks.remove(node!);
+        line.remove(node!);
+      } else {
+        const node = new Node();
+        line.push(node);
+        if (!ranks.append(node)) return;
+        nodes.push(node);
+      }
+    }
+    expect(nodes.map((node) => ranks.rank(node))).toEqual(nodes.map((_, index) => index));
+  });
+
+  it('refuses who comes when all slots have been used, empty ones too', () => {
+    const { line, nodes, ranks } = filled(10);
+    for (const node of nodes) ranks.remove(node);
+    let room = 0;
+    for (let node = new Node(); ranks.append(node); node = new Node()) {
+      room++;
+      line.push(node);
+      expect(ranks.rank(node)).toBe(room - 1);
+      if (room > 10_000) break;
+    }
+    expect(room).toBeGreaterThanOrEqual(10);
+    expect(room).toBeLessThan(1000);
+    expect(ranks.append(new Node())).toBe(false);
+  });
+});
