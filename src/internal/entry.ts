@@ -127,6 +127,8 @@ export class Entry extends Execution implements PriorityNode<Entry> {
   reject: ((reason: unknown) => void) | undefined;
   readonly #owner: EntryOwner;
   #extras: Extras | undefined;
+  /** What a task returned whose ticket nobody had yet: its context can still make one. */
+  #value: unknown;
 
   constructor(
     owner: EntryOwner,
@@ -174,6 +176,7 @@ export class Entry extends Execution implements PriorityNode<Entry> {
     const extra = this.#extra;
     if (extra.result === undefined) {
       extra.result = Promise.withResolvers();
+      if (this.status === 'completed') extra.outcome ??= { ok: true, value: this.#value };
       settle(extra);
     }
     return extra.result.promise;
@@ -192,6 +195,8 @@ export class Entry extends Execution implements PriorityNode<Entry> {
     if (!ok || this.#extras?.ticket !== undefined) {
       this.#extra.outcome = { ok, value };
       settle(this.#extra);
+    } else {
+      this.#value = value;
     }
   }
 

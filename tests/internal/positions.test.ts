@@ -1,0 +1,105 @@
+import { AdmissionQueue, type PositionEvent } from 'sluice/admission-queue';
+import { settle } from 'sluice/testing';
+import { describe, expect, it } from 'vitest';
+
+const never = (): Promise<never> => new Promise(() => undefined);
+
+function busy(): { queue: AdmissionQueue; finish: () => void } {
+  const queue = new AdmissionQueue({ concurrency: 1 });
+  const { promise, resolve } = Promise.withResolvers<void>();
+  void queue.run(() => promise);
+  return { queue, finish: resolve };
+}
+
+describe('Positions', () => {
+  it('yields the position, then each change, and ends after 0', async () => {
+    const { queue, finish } = busy();
+    const ahead = [1, 2].map(() => queue.enqueue(never));
+    const ticket = queue.enqueue(() => undefined);
+    const yielded: number[] = [];
+    const end = (async () => {
+      for await (const position of ticket.positions()) yielded.push(position);
+    })();
+    await settle();
+    ahead[0]!.cancel('gone');
+    await settle();
+    ahead[1]!.cancel('gone');
+    await settle();
+    finish();
+    await end;
+    expect(yielded).toEqual([3, 2, 1, 0]);
+  });
+
+  it('is conflated: who is slow gets the latest', async () => {
+    const { queue } = busy();
+    const ahead = [1, 2, 3].map(() => queue.enqueue(never));
+    const positions = queue.enqueue(never).positions();
+    expect(await positions.next()).toEqual({ done: false, value: 4 });
+    for (const ticket of ahead) ticket.cancel('gone');
+    expect(await positions.next()).toEqual({ done: false, value: 1 });
+  });
+
+  it('ends where the ticket leaves, is over, or nobody wants more', async () => {
+    const { queue } = busy();
+    const ticket = queue.enqueue(never);
+    const positions = ticket.positions();
+    const other = ticket.positions();
+    await positions.next();
+    const pending = positions.next();
+    expect(await other.return!()).toEqual({ done: true, value: undefined });
+    expect(await other.next()).toEqual({ done: true, value: undefined });
+    ticket.cancel('gone');
+    expect(await pending).toEqual({ done: true, value: undefined });
+    expect(await ticket.positions().next()).toEqual({ done: true, value: undefined });
+  });
+
+  it('answers each of several calls of next at once with a change of its own', async () => {
+    const { queue } = busy();
+    const ahead = queue.enqueue(never);
+    const positions = queue.enqueue(never).positions();
+    const calls = [positions.next(), positions.next()];
+    await settle();
+    ahead.cancel('gone');
+    expect((await Promise.all(calls)).map(({ value }) => value)).toEqual([2, 1]);
+  });
+
+  it('tells listeners once a turn, of those only whose position has changed', async () => {
+    const { queue, finish } = busy();
+    const log: PositionEvent[] = [];
+    queue.on('position', (event) => log.push(event));
+    for (const id of ['a', 'b', 'c']) queue.enqueue(() => undefined, { id });
+    await settle();
+    expect(log.splice(0)).toEqual([
+      { id: 'a', position: 1 },
+      { id: 'b', position: 2 },
+      { id: 'c', position: 3 },
+    ]);
+    queue.cancel('b', 'gone');
+    queue.get('c')!.result.catch(() => undefined);
+    await settle();
+    expect(log.splice(0)).toEqual([
+      { id: 'b', position: -1 },
+      { id: 'c', position: 2 },
+    ]);
+    finish();
+    await queue.idle();
+    await settle();
+    expect(log.at(-1)).toEqual({ id: 'c', position: -1 });
+  });
+
+  it('tells of an id in use again after the one that had it has gone', async () => {
+    const { queue } = busy();
+    const log: PositionEvent[] = [];
+    queue.on('position', (event) => log.push(event));
+    queue.enqueue(never, { id: 'a' });
+    await settle();
+    queue.cancel('a', 'gone');
+    queue.enqueue(never, { id: 'a' });
+    await settle();
+    expect(log).toEqual([
+      { id: 'a', position: 1 },
+      { id: 'a', position: -1 },
+      { id: 'a', position: 1 },
+    ]);
+  });
+});
