@@ -19,7 +19,6 @@ import {
 import { Awaiters } from './internal/awaiters.ts';
 import { Deadlines } from './internal/deadlines.ts';
 import { deliver, Emitter, heard, post } from './internal/emitter.ts';
-import { History } from './internal/history.ts';
 import type { JsonValue } from './internal/metadata.ts';
 import { optionNames } from './internal/options.ts';
 import {
@@ -241,7 +240,10 @@ export class SessionManager
 
   readonly #storage = new AsyncLocalStorage<LiveSession>();
   readonly #live = new Map<string, LiveSession>();
-  readonly #history: History<SessionLog>;
+  readonly #history: number;
+  /** A ring of the last `history` that ended. Not a map: far more sessions end than are asked for. */
+  readonly #past: SessionLog[] = [];
+  #nextPast = 0;
   readonly #time: Time;
   readonly #deadlines: Deadlines<Due>;
   readonly #signals: AbortWatch<LiveSession>;
@@ -266,9 +268,7 @@ export class SessionManager
     this.#timeoutMs = msOrInfinity('timeoutMs', given.timeoutMs ?? 30_000);
     this.#timeoutFor = given.timeoutFor && callable('timeoutFor', given.timeoutFor);
     this.#generateId = callable('generateId', given.generateId ?? nanoid);
-    this.#history = new History(
-      integerWithin('history', given.history ?? 1000, 0, Number.MAX_SAFE_INTEGER),
-    );
+    this.#history = integerWithin('history', given.history ?? 1000, 0, Number.MAX_SAFE_INTEGER);
     this.#time = new Time(given.clock);
     this.#deadlines = new Deadlines(this.#time, (due, now) => {
       for (const subject of due) subject.due(now);
@@ -292,7 +292,7 @@ export class SessionManager
       enter: (session, fn) => this.#storage.run(session, fn),
       cleanupFailed: (session, failure) => this.#failedToCleanUp(session, failure),
       overrun: (session) => this.#outran(session),
-      ended: (session) => this.#ended(session),
+      ended: (session, now) => this.#ended(session, now),
       deliver: () => deliver(this),
     };
   }
@@ -360,14 +360,19 @@ export class SessionManager
     return this.#live.get(id);
   }
 
-  /** The record of a session that is active or among the last `history`. */
+  /** The record of a session that is active or among the last `history`. O(history). */
   record(id: string): SessionRecord | undefined {
-    return this.#live.get(id)?.toJSON() ?? this.#history.get(id)?.record(this.#time.now());
+    const live = this.#live.get(id);
+    if (live !== undefined) return live.toJSON();
+    for (const log of this.#latest()) if (log.id === id) return log.record(this.#time.now());
+    return undefined;
   }
 
-  /** The records of the last `history` sessions that have ended, in no particular order. */
+  /** The records of the last `history` sessions that have ended, the latest first. */
   *records(): IterableIterator<SessionRecord> {
-    for (const log of this.#history.values()) yield log.record(this.#time.now());
+    // Sessions may end while somebody goes through them.
+    const logs = Array.from(this.#latest());
+    for (const log of logs) yield log.record(this.#time.now());
   }
 
   /**
@@ -461,6 +466,11 @@ export class SessionManager
     return session === undefined || session.ended ? undefined : session;
   }
 
+  *#latest(): IterableIterator<SessionLog> {
+    const { length } = this.#past;
+    for (let i = 1; i <= length; i++) yield this.#past[(this.#nextPast - i + length) % length]!;
+  }
+
   /** A session that has begun; throws where there may be none. */
   #admit<S extends LiveSession>(
     Kind: new (host: SessionHost, log: SessionLog) => S,
@@ -512,13 +522,16 @@ export class SessionManager
     return error;
   }
 
-  #ended(session: LiveSession): void {
+  #ended(session: LiveSession, now: number): void {
     const { log } = session;
     const status = log.status as Exclude<SessionStatus, 'active'>;
     this.#live.delete(log.id);
-    this.#history.add(log.id, log);
+    if (this.#history > 0) {
+      this.#past[this.#nextPast] = log;
+      this.#nextPast = (this.#nextPast + 1) % this.#history;
+    }
     this.#endedAs[status]++;
-    this.#elapsedMs.add(log.elapsedMs(this.#time.now()));
+    this.#elapsedMs.add(log.elapsedMs(now));
     if (heard(this, status)) {
       post(this, status, { session: session.toJSON(), active: this.active });
     }

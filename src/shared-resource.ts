@@ -696,17 +696,20 @@ export class SharedResource<T>
       return this.#runs.perform(use, (run) => new Context(value, run), handle, call);
     }
     // Nothing can interrupt this use: the same with less.
-    return this.#performPlainly(use, handle);
-  }
-
-  async #performPlainly<R>(
-    use: (context: ResourceContext<T>) => R | PromiseLike<R>,
-    handle: Handle<T>,
-  ): Promise<R> {
     try {
-      return await use(new Context(handle.instance.value, undefined));
-    } finally {
+      return Promise.resolve(use(new Context(value, undefined))).then(
+        (result) => {
+          handle.release();
+          return result;
+        },
+        (error: unknown) => {
+          handle.release();
+          throw error;
+        },
+      );
+    } catch (error) {
       handle.release();
+      return Promise.reject(error);
     }
   }
 

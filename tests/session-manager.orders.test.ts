@@ -106,6 +106,8 @@ async function play(plan: Plan): Promise<void> {
   };
   begin(0);
   begin(1);
+  // No timer fires in the turn in which it was set.
+  await microtasks(MICROTASKS);
 
   let report: Awaited<ReturnType<typeof sessions.shutdown>> | undefined;
   let activeAtShutdown = 0;

@@ -208,6 +208,37 @@ describe('SessionManager', () => {
         expect(signal?.reason).toBe(result.value);
       });
 
+      it('sets no timer for a task that settles before anything else can happen', async () => {
+        const { clock, sessions } = manager();
+        const set = vi.spyOn(clock, 'setTimeout');
+        await sessions.run(() => 1);
+        await expect(sessions.run(() => Promise.reject(new Error('no')))).rejects.toThrow('no');
+        await settle();
+        expect(set).not.toHaveBeenCalled();
+        const { task, finish } = held();
+        const running = sessions.run(task);
+        await settle();
+        expect(set).toHaveBeenCalledTimes(1);
+        finish();
+        await running;
+        expect(clock.timers).toBe(0);
+      });
+
+      it('counts the time from the call, be the turn as long as it may', async () => {
+        const { clock, sessions } = manager({ timeoutMs: 100 });
+        let now = 0;
+        vi.spyOn(clock, 'now').mockImplementation(() => now);
+        const set = vi.spyOn(clock, 'setTimeout');
+        const result = outcome(sessions.run(never));
+        now = 70;
+        await settle();
+        expect(set.mock.calls[0]?.[1]).toBe(30);
+        now = 100;
+        set.mock.calls[0]?.[0]();
+        await settle();
+        expect(result.value).toMatchObject({ code: 'ERR_SESSION_TIMEOUT', timeoutMs: 100 });
+      });
+
       it('takes the option before timeoutFor, and timeoutFor before the default', async () => {
         const { clock, sessions } = manager({
           timeoutMs: 300,
@@ -581,8 +612,15 @@ describe('SessionManager', () => {
       let count = 0;
       const { sessions } = manager({ history: 3, generateId: () => `s${count++}` });
       for (let i = 0; i < 5; i++) await sessions.run(() => i);
-      expect([...sessions.records()].map(({ id }) => id).toSorted()).toEqual(['s2', 's3', 's4']);
+      expect([...sessions.records()].map(({ id }) => id)).toEqual(['s4', 's3', 's2']);
+      expect(sessions.record('s2')?.id).toBe('s2');
       expect(sessions.record('s1')).toBeUndefined();
+    });
+
+    it('finds the latest of several that had the same id', async () => {
+      const { sessions } = manager({ history: 3, generateId: () => 'same' });
+      for (let i = 0; i < 4; i++) await sessions.run(() => i, { requestId: `r${i}` });
+      expect(sessions.record('same')?.requestId).toBe('r3');
     });
 
     it('remembers nothing with a history of 0', async () => {

@@ -50,12 +50,12 @@ const ALLOCATED = 3;
 const CALL_START = 4;
 const CALL_END = 5;
 const RELEASED = 6;
-const LAST: Readonly<Record<Exclude<SessionStatus, 'active'>, number>> = {
-  completed: PHASES.indexOf('completed'),
-  timedOut: PHASES.indexOf('timeout'),
-  failed: PHASES.indexOf('error'),
-  cancelled: PHASES.indexOf('error'),
-};
+const LAST = {
+  completed: 'completed',
+  timedOut: 'timeout',
+  failed: 'error',
+  cancelled: 'error',
+} as const satisfies Record<Exclude<SessionStatus, 'active'>, SessionPhase>;
 
 /** Nobody's id, provider or model is longer; what is cut off is not missed in a log. */
 const MAX_TEXT = 256;
@@ -75,7 +75,8 @@ export class SessionLog {
   readonly provider: string | undefined;
   readonly model: string | undefined;
   readonly receivedAt: number;
-  readonly #times = [0, NaN, NaN, NaN, NaN, NaN, NaN, NaN, NaN, NaN];
+  /** When each phase up to `released` began, in ms since then; the last one begins at the end. */
+  readonly #times = [0, NaN, NaN, NaN, NaN, NaN, NaN];
   #current = RECEIVED;
   /** Whether it is in its call from the start unless a gate has to let it in. */
   readonly #calls: boolean;
@@ -83,7 +84,7 @@ export class SessionLog {
   #seen = false;
   #waits = 0;
   #holds = 0;
-  #endedAfterMs = NaN;
+  #endedAfterMs: number | undefined;
   status: SessionStatus = 'active';
   error: { readonly name: string; readonly code: string | undefined } | undefined;
   cleanupFailures = 0;
@@ -153,21 +154,23 @@ export class SessionLog {
   /** It has ended and its clean-ups are through. */
   end(now: number): void {
     this.#mark(RELEASED, now);
-    this.#mark(LAST[this.status as keyof typeof LAST], now);
     this.#endedAfterMs = now - this.receivedAt;
   }
 
   /** How long it took, or has taken until now. */
   elapsedMs(now: number): number {
-    return Number.isNaN(this.#endedAfterMs) ? now - this.receivedAt : this.#endedAfterMs;
+    return this.#endedAfterMs ?? now - this.receivedAt;
   }
 
   phases(): SessionPhases {
     const phases: { [Phase in SessionPhase]?: number } = {};
     const callStart = this.#callStart();
-    for (const [i, phase] of PHASES.entries()) {
-      const time = i === CALL_START ? callStart : this.#times[i]!;
-      if (!Number.isNaN(time)) phases[phase] = time;
+    for (const [i, marked] of this.#times.entries()) {
+      const time = i === CALL_START ? callStart : marked;
+      if (!Number.isNaN(time)) phases[PHASES[i]!] = time;
+    }
+    if (this.#endedAfterMs !== undefined) {
+      phases[LAST[this.status as keyof typeof LAST]] = this.#endedAfterMs;
     }
     return phases;
   }
@@ -192,7 +195,7 @@ export class SessionLog {
   }
 
   #mark(phase: number, now: number): boolean {
-    if (phase <= this.#current) return false;
+    if (phase <= this.#current || this.#endedAfterMs !== undefined) return false;
     if (phase > CALL_START) this.#times[CALL_START] = this.#callStart();
     this.#times[phase] = now - this.receivedAt;
     this.#current = phase;

@@ -101,7 +101,7 @@ export interface SessionHost {
   enter<T>(session: LiveSession, fn: () => T): T;
   cleanupFailed(session: LiveSession, failure: CleanupFailure): void;
   overrun(session: LiveSession): void;
-  ended(session: LiveSession): void;
+  ended(session: LiveSession, now: number): void;
   /** Comes last in every turn that may have called one of the three above. */
   deliver(): void;
 }
@@ -203,11 +203,15 @@ export abstract class LiveSession extends Execution implements Session, Due {
     return this.log.record(this.host.time.now());
   }
 
-  /** It counts from now on. The signal is being watched for it. */
+  /** Begins to be what is said here. The signal is being watched for it; `run` starts its time. */
   begin(timeoutMs: number, signal: AbortSignal | undefined): void {
     this.#callerSignal = signal;
     this.#timeoutMs = timeoutMs;
-    this.#arm(this.log.receivedAt, timeoutMs);
+  }
+
+  /** Lets the timeout end it, unless something else has. */
+  protected startTime(): void {
+    if (this.open) this.#arm(this.log.receivedAt, this.#timeoutMs);
   }
 
   /** Ends an open session from outside. False, and without effect, if it was not open. */
@@ -254,10 +258,11 @@ export abstract class LiveSession extends Execution implements Session, Due {
   }
 
   #cleanUp(): void {
+    const now = this.host.time.now();
     this.#state = 'ending';
     this.#disarm();
-    this.log.callOver(this.host.time.now());
-    if (this.#cleanups === undefined) this.#end();
+    this.log.callOver(now);
+    if (this.#cleanups === undefined) this.#end(now);
     else void this.#runCleanups();
   }
 
@@ -267,7 +272,7 @@ export abstract class LiveSession extends Execution implements Session, Due {
       await this.#attempt(next);
     }
     this.#cleanups = undefined;
-    if (!this.ended) this.#end();
+    if (!this.ended) this.#end(this.host.time.now());
     this.host.deliver();
   }
 
@@ -296,12 +301,12 @@ export abstract class LiveSession extends Execution implements Session, Due {
     });
   }
 
-  #end(): void {
+  #end(now: number): void {
     this.#state = 'ended';
     this.log.metadata = this.#loggable();
     this.#metadata?.close();
-    this.log.end(this.host.time.now());
-    this.host.ended(this);
+    this.log.end(now);
+    this.host.ended(this, now);
     this.finished();
   }
 
@@ -348,6 +353,9 @@ export class TaskSession extends LiveSession {
       this.#resolve = resolve;
       this.#reject = reject;
       this.host.enter(this, () => this.perform(task, new Context(this)));
+      // A task that settles before anything else can happen needs no timer: setting and clearing one
+      // takes as long as the rest of its session (bench/session-manager.ts).
+      void Promise.resolve().then(() => this.startTime());
     });
   }
 
@@ -374,17 +382,22 @@ export class TaskSession extends LiveSession {
 
 /** Lasts until `end`. */
 export class OpenedSession extends LiveSession implements OpenSession {
-  readonly #finished = new Awaiters();
+  #finished: Awaiters | undefined;
 
   async end(error?: unknown): Promise<SessionRecord> {
     this.over(error === undefined, error);
     this.host.deliver();
-    if (!this.ended) await this.#finished.wait();
+    if (!this.ended) await (this.#finished ??= new Awaiters()).wait();
     return this.toJSON();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.end();
+  }
+
+  override begin(timeoutMs: number, signal: AbortSignal | undefined): void {
+    super.begin(timeoutMs, signal);
+    this.startTime();
   }
 
   override stop(status: 'cancelled' | 'timedOut', reason: unknown): boolean {
@@ -397,7 +410,7 @@ export class OpenedSession extends LiveSession implements OpenSession {
   protected override settled(): void {}
 
   protected override finished(): void {
-    this.#finished.release();
+    this.#finished?.release();
   }
 }
 
