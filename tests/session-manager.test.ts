@@ -1,4 +1,5 @@
 import { EventEmitter } from 'node:events';
+import { Worker } from 'node:worker_threads';
 
 import {
   compose,
@@ -542,6 +543,40 @@ describe('SessionManager', () => {
         ),
       );
       expect(sessions.current()).toBeUndefined();
+    });
+
+    it('is the own session behind the answer of a shared worker, and in its callbacks by enter', async () => {
+      const { sessions } = manager();
+      // It belongs to no session, and answers both in the reverse order.
+      const worker = new Worker(
+        `const { parentPort } = require('node:worker_threads');
+         const asked = [];
+         parentPort.on('message', (id) => {
+           if (asked.push(id) === 2) for (const each of asked.toReversed()) parentPort.postMessage(each);
+         });`,
+        { eval: true },
+      );
+      onTestFinished(async () => void (await worker.terminate()));
+      const callbacks = new Map<string, () => void>();
+      worker.on('message', (id: string) => callbacks.get(id)!());
+      const seen: (string | undefined)[] = [];
+      const ask = (requestId: string): Promise<void> =>
+        sessions.run(
+          async ({ session }) => {
+            await new Promise<void>((resolve) => {
+              callbacks.set(requestId, () => {
+                seen.push(sessions.current()?.requestId);
+                session.enter(() => seen.push(sessions.current()?.requestId));
+                resolve();
+              });
+              worker.postMessage(requestId);
+            });
+            expect(sessions.current()).toBe(session);
+          },
+          { requestId },
+        );
+      await Promise.all([ask('a'), ask('b')]);
+      expect(seen).toEqual([undefined, 'b', undefined, 'a']);
     });
 
     it('is the session of the task in a task that waited for a permit', async () => {
