@@ -569,6 +569,7 @@ describe('SessionManager', () => {
                 session.enter(() => seen.push(sessions.current()?.requestId));
                 resolve();
               });
+              // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has none
               worker.postMessage(requestId);
             });
             expect(sessions.current()).toBe(session);
