@@ -1,4 +1,4 @@
-import type { Clock } from './clock.ts';
+import { type Clock, systemClock } from './clock.ts';
 import {
   ClosedError,
   ExceedsCapacityError,
@@ -29,7 +29,8 @@ import {
   earliestTurnOf,
   exceeded,
   fits,
-  NamedBucket,
+  LinkedBucket,
+  quotasOf,
   refillAll,
   takeAll,
   type Turn,
@@ -276,11 +277,11 @@ let settle: (limiter: AnyLimiter, lease: GrantedLease, actual: Demand) => void;
 class GrantedLease implements Lease<string> {
   readonly id: number;
   readonly demand: Demand;
-  readonly first: NamedBucket;
+  readonly first: LinkedBucket;
   /** Undefined once settled. */
   #limiter: AnyLimiter | undefined;
 
-  constructor(id: number, demand: Demand, first: NamedBucket, limiter: AnyLimiter) {
+  constructor(id: number, demand: Demand, first: LinkedBucket, limiter: AnyLimiter) {
     this.id = id;
     this.demand = demand;
     this.first = first;
@@ -292,8 +293,9 @@ class GrantedLease implements Lease<string> {
   }
 
   settle(actual: Cost<string>): boolean {
+    const named = typeof actual === 'object' && actual !== null;
     return this.#settle(
-      typeof actual === 'object' && actual !== null && this.first.name !== undefined
+      named && this.first.quota.name !== undefined
         ? countsOf(this.first, 'actual', actual, this.demand)
         : this.#sameOfAll(actual),
     );
@@ -355,13 +357,19 @@ const ACQUIRE_DEFAULTS: Call = {
 const RUN_DEFAULTS: Call = { ...ACQUIRE_DEFAULTS, runs: true };
 
 interface Settings {
+  readonly clock: Clock;
   readonly maxWaiting: number;
   readonly priorities: number;
   readonly maxPauseMs: number;
 }
 
 /** One object for all limiters that ask for nothing else. */
-const SETTINGS: Settings = { maxWaiting: Infinity, priorities: 5, maxPauseMs: 300_000 };
+const SETTINGS: Settings = {
+  clock: systemClock,
+  maxWaiting: Infinity,
+  priorities: 5,
+  maxPauseMs: 300_000,
+};
 
 /**
  * Lets things happen at a bounded rate: a token bucket, or several that are taken from all or
@@ -415,13 +423,9 @@ export class RateLimiter<Name extends string = never>
   extends Emitter<RateLimiterEvents>
   implements Gate<RateLimiterContext<Name>, RateLimiterAcquireOptions<Name>>, AsyncDisposable
 {
-  readonly #clock: Clock;
-  readonly #first: NamedBucket;
+  readonly #first: LinkedBucket;
   readonly #settings: Settings;
   #lobby: Lobby<GrantedLease> | undefined;
-  /** The tick at which the pause ends; 0 when there is none. */
-  #pausedUntil = 0;
-  #closed = false;
   #active = 0;
   #lastId = 0;
   #granted = 0;
@@ -437,14 +441,12 @@ export class RateLimiter<Name extends string = never>
     super();
     const given = readOptions('RateLimiter', options, OPTIONS);
     this.#settings = settingsOf(given);
-    this.#clock = checkedClock(given.clock);
-    const quotas = quotasOf(given);
-    const now = ticksAt(readingOf(this.#clock));
-    this.#first = quotas.reduceRight<NamedBucket | undefined>((next, [name, quota]) => {
-      const bucket = new NamedBucket(quota, now, name);
-      bucket.next = next;
-      return bucket;
-    }, undefined)!;
+    const quotas = quotasFrom(given);
+    const now = ticksAt(readingOf(this.#settings.clock));
+    this.#first = quotas.reduceRight<LinkedBucket | undefined>(
+      (next, quota) => new LinkedBucket(quota, now, next),
+      undefined,
+    )!;
   }
 
   /** @internal */
@@ -477,7 +479,7 @@ export class RateLimiter<Name extends string = never>
   available(name?: Name): number {
     this.#refill();
     const buckets = [...each(this.#first)];
-    const asked = name === undefined ? buckets : buckets.filter((bucket) => bucket.name === name);
+    const asked = name === undefined ? buckets : buckets.filter(({ quota }) => quota.name === name);
     if (asked.length === 0) throw new TypeError(`Unknown limit ${quote(String(name))}.`);
     return Math.max(0, Math.min(...asked.map((bucket) => bucket.tokens)));
   }
@@ -489,14 +491,11 @@ export class RateLimiter<Name extends string = never>
   tryAcquire(cost: Cost<Name> = 1): Lease<Name> | undefined {
     const demand = demandOf(this.#first, cost);
     if (this.#closed) return undefined;
-    const now = this.#catchUp();
+    this.#catchUp();
     const id = ++this.#lastId;
     let lease: GrantedLease | undefined;
-    if (this.waiting === 0 && now >= this.#pausedUntil && fits(this.#first, demand)) {
-      lease = this.#grant(id, demand, 0, false);
-    } else {
-      this.#limit(id, demand, this.#settings.priorities);
-    }
+    if (this.#isOpen() && fits(this.#first, demand)) lease = this.#grant(id, demand, 0, false);
+    else this.#limit(id, demand, this.#settings.priorities);
     deliver(this);
     return lease as Lease<Name> | undefined;
   }
@@ -567,11 +566,12 @@ export class RateLimiter<Name extends string = never>
     const now = this.#catchUp();
     const until = now + Math.ceil(ms * TICKS_PER_MS);
     if (until > now && until > this.#pausedUntil) {
-      this.#pausedUntil = until;
+      const lobby = this.#enter();
+      lobby.pausedUntil = until;
       if (heard(this, 'paused')) {
         post(this, 'paused', { pausedMs: this.#ms(until), ...this.#gauges() });
       }
-      if (this.#lobby !== undefined) this.#turnAway(this.#lobby, now);
+      this.#turnAway(lobby, now);
       this.#pump(now);
     }
     deliver(this);
@@ -614,12 +614,13 @@ export class RateLimiter<Name extends string = never>
   configure(limits: PerLimit<Name, Partial<LimitOptions>>): void {
     const updates = this.#perLimit('configure', limits).map(({ bucket, where, given }) => {
       const change = readOptions(where, given, LIMIT_OPTIONS);
-      const { limit, intervalMs, burst } = bucket.quota;
-      const quota = quotaFrom({
+      const { name, limit, intervalMs, burst } = bucket.quota;
+      const changed = {
         limit: change.limit ?? limit,
         intervalMs: change.intervalMs ?? intervalMs,
         burst: change.burst ?? (burst === limit ? undefined : burst),
-      });
+      };
+      const quota = quotaFrom(changed, name);
       return { bucket, quota };
     });
     const now = this.#catchUp();
@@ -654,7 +655,7 @@ export class RateLimiter<Name extends string = never>
       }
     }
     if (!this.#closed && heard(this, 'closed')) post(this, 'closed', this.#gauges());
-    this.#closed = true;
+    this.#enter().closed = true;
     this.#pump(now);
     deliver(this);
   }
@@ -707,10 +708,10 @@ export class RateLimiter<Name extends string = never>
   #perLimit<Of extends object>(
     where: string,
     given: PerLimit<Name, Of>,
-  ): { bucket: NamedBucket; where: string; given: Of }[] {
+  ): { bucket: LinkedBucket; where: string; given: Of }[] {
     const first = this.#first;
-    if (first.name === undefined) return [{ bucket: first, where, given: given as Of }];
-    const buckets = new Map([...each(first)].map((bucket) => [bucket.name!, bucket]));
+    if (first.quota.name === undefined) return [{ bucket: first, where, given: given as Of }];
+    const buckets = new Map([...each(first)].map((bucket) => [bucket.quota.name!, bucket]));
     const byName = readOptions(where, given as Record<string, Of>, new Set(buckets.keys()));
     return Object.entries(byName).map(([name, of]) => ({
       bucket: buckets.get(name)!,
@@ -719,16 +720,31 @@ export class RateLimiter<Name extends string = never>
     }));
   }
 
+  get #closed(): boolean {
+    return this.#lobby !== undefined && this.#lobby.closed;
+  }
+
+  /** The tick at which the pause ends; 0 when there is none. */
+  get #pausedUntil(): number {
+    return this.#lobby === undefined ? 0 : this.#lobby.pausedUntil;
+  }
+
   /** Brings the buckets up to now, and tells when that is. A clock that has gone back stands. */
   #refill(): number {
-    return refillAll(this.#first, ticksAt(readingOf(this.#clock)));
+    return refillAll(this.#first, ticksAt(readingOf(this.#settings.clock)));
   }
 
   /** What time has brought: a late timer must not decide who comes first. */
   #catchUp(): number {
     const now = this.#refill();
-    if (this.waiting > 0 || this.#pausedUntil !== 0) this.#pump(now);
+    if (this.#lobby !== undefined) this.#pump(now);
     return now;
+  }
+
+  /** Whether it depends on the tokens alone: nobody waits, and there is no pause. */
+  #isOpen(): boolean {
+    const lobby = this.#lobby;
+    return lobby === undefined || (lobby.line.length === 0 && lobby.pausedUntil === 0);
   }
 
   /** The verdict on a caller: a lease, a wait for one, or a throw. */
@@ -744,7 +760,7 @@ export class RateLimiter<Name extends string = never>
     if (impossible !== undefined) throw this.#refuse(id, demand, impossible);
     const priority = call.priority ?? this.#settings.priorities;
     const now = this.#catchUp();
-    if (!this.#anyBefore(priority) && now >= this.#pausedUntil && fits(this.#first, demand)) {
+    if (!this.#anyBefore(priority) && this.#pausedUntil === 0 && fits(this.#first, demand)) {
       const lease = this.#grant(id, demand, 0, call.runs);
       // The first in line, who is less urgent, waits longer for that.
       if (this.#lobby !== undefined) this.#plan(this.#lobby);
@@ -753,12 +769,9 @@ export class RateLimiter<Name extends string = never>
     const { maxWaiting } = this.#settings;
     if (this.waiting >= maxWaiting) {
       const retryAfterMs = this.#ms(this.#turn(demand, priority, now).tick);
-      const full = { waiting: this.waiting, maxWaiting, retryAfterMs };
-      throw this.#refuse(
-        id,
-        demand,
-        new QueueFullError({ ...full, estimatedWaitMs: retryAfterMs }),
-      );
+      const wait = { retryAfterMs, estimatedWaitMs: retryAfterMs };
+      const full = new QueueFullError({ waiting: this.waiting, maxWaiting, ...wait });
+      throw this.#refuse(id, demand, full);
     }
     const deadline = now + Math.ceil(waitTimeoutMs * TICKS_PER_MS);
     if (
@@ -813,9 +826,9 @@ export class RateLimiter<Name extends string = never>
 
   #enter(): Lobby<GrantedLease> {
     return (this.#lobby ??= new Lobby(
-      this.#clock,
+      this.#settings.clock,
       this.#settings.priorities,
-      [...each(this.#first)].length,
+      quotasOf(this.#first).length,
       (subjects, reason) => this.#aborted(subjects, reason),
       (due) => this.#due(due),
       () => this.#over(),
@@ -851,15 +864,15 @@ export class RateLimiter<Name extends string = never>
 
   /** Grants what can be granted now, and arms the timer for the next one. */
   #pump(now: number): void {
-    if (this.#pausedUntil !== 0 && now >= this.#pausedUntil) {
-      this.#pausedUntil = 0;
-      if (heard(this, 'resumed')) post(this, 'resumed', this.#gauges());
-    }
     const lobby = this.#lobby;
     if (lobby === undefined) return;
+    if (lobby.pausedUntil !== 0 && now >= lobby.pausedUntil) {
+      lobby.pausedUntil = 0;
+      if (heard(this, 'resumed')) post(this, 'resumed', this.#gauges());
+    }
     for (
       let head = lobby.line.head;
-      head !== undefined && this.#pausedUntil === 0 && fits(this.#first, head.demand);
+      head !== undefined && lobby.pausedUntil === 0 && fits(this.#first, head.demand);
       head = lobby.line.head
     ) {
       const waitedMs = (now - head.since) / TICKS_PER_MS;
@@ -900,7 +913,7 @@ export class RateLimiter<Name extends string = never>
   #turn(demand: Demand, priority: number, now: number): Turn {
     const first = this.#first;
     const found = exceeded(first, demand);
-    if (found !== undefined) return { tick: Infinity, limit: found.bucket.name };
+    if (found !== undefined) return { tick: Infinity, limit: found.bucket.quota.name };
     if (!this.#anyBefore(priority) || (first.next === undefined && first.hold === undefined)) {
       return this.#earliest(demand, priority, now);
     }
@@ -1046,8 +1059,8 @@ export class RateLimiter<Name extends string = never>
   }
 
   #limits(): LimitStats[] {
-    return [...each(this.#first)].map(({ name, quota, tokens }) => ({
-      name,
+    return Array.from(each(this.#first), ({ quota, tokens }) => ({
+      name: quota.name,
       limit: quota.limit,
       intervalMs: quota.intervalMs,
       burst: quota.burst,
@@ -1070,41 +1083,34 @@ export class RateLimiter<Name extends string = never>
 }
 
 function settingsOf(given: CommonOptions): Settings {
-  const { maxWaiting, priorities, maxPauseMs } = given;
-  if ((maxWaiting ?? priorities ?? maxPauseMs) === undefined) return SETTINGS;
+  const { clock, maxWaiting, priorities, maxPauseMs } = given;
+  if ((clock ?? maxWaiting ?? priorities ?? maxPauseMs) === undefined) return SETTINGS;
   return {
+    clock: checkedClock(clock),
     maxWaiting: countOrInfinity('maxWaiting', maxWaiting ?? SETTINGS.maxWaiting),
     priorities: integerWithin('priorities', priorities ?? SETTINGS.priorities, 1, MAX_PRIORITIES),
     maxPauseMs: msOrInfinity('maxPauseMs', maxPauseMs ?? SETTINGS.maxPauseMs),
   };
 }
 
-function quotaFrom({ limit, intervalMs, burst }: LimitOptions, prefix = ''): Quota {
+function quotaFrom({ limit, intervalMs, burst }: LimitOptions, name?: string): Quota {
+  const prefix = name === undefined ? '' : `limits.${name}.`;
   return quotaOf(
     positiveInteger(`${prefix}limit`, limit),
     integerWithin(`${prefix}intervalMs`, intervalMs ?? 1000, 1, MAX_INTERVAL_MS),
     positiveInteger(`${prefix}burst`, burst ?? limit),
+    name,
   );
 }
 
-/** The quotas with their names: the only one, or the named ones. */
-function quotasOf({
-  limit,
-  intervalMs,
-  burst,
-  limits,
-}: Pick<RateLimiterOptions<string>, 'limit' | 'intervalMs' | 'burst' | 'limits'>): [
-  string | undefined,
-  Quota,
-][] {
-  if (limits === undefined) return [[undefined, quotaFrom({ limit: limit!, intervalMs, burst })]];
+/** That of the only limit, or those of the named ones. */
+function quotasFrom<Name extends string>(given: RateLimiterOptions<Name>): Quota[] {
+  const { limit, intervalMs, burst, limits } = given;
+  if (limits === undefined) return [quotaFrom({ limit: limit!, intervalMs, burst })];
   if ((limit ?? intervalMs ?? burst) !== undefined) {
     throw new TypeError('Expected either `limit`, `intervalMs` and `burst` or `limits`, got both.');
   }
-  const named = Object.entries(readOptions('limits', limits, undefined));
+  const named = Object.entries<LimitOptions>(readOptions('limits', limits, undefined));
   if (named.length === 0) throw new TypeError('Expected `limits` to have at least one limit.');
-  return named.map(([name, given]) => [
-    name,
-    quotaFrom(readOptions(quote(name), given, LIMIT_OPTIONS), `limits.${name}.`),
-  ]);
+  return named.map(([name, of]) => quotaFrom(readOptions(quote(name), of, LIMIT_OPTIONS), name));
 }

@@ -1,20 +1,17 @@
 import { integerWithin, positiveInteger } from './assert.ts';
 import { quote } from './quote.ts';
-import { Bucket, copyOf, type Quota, refill, take, tickOfLevel } from './token-bucket.ts';
+import { Bucket, copyInto, type Quota, refill, take, tickOfLevel } from './token-bucket.ts';
 
 /**
  * Buckets that are taken from all or nothing, as a linked list: nearly every limiter has one, and
  * two hundred thousand of them should not have two hundred thousand arrays.
  */
-export class NamedBucket extends Bucket {
-  /** Undefined where there is only one. */
-  readonly name: string | undefined;
-  next: NamedBucket | undefined;
+export class LinkedBucket extends Bucket {
+  readonly next: LinkedBucket | undefined;
 
-  constructor(quota: Quota, at: number, name: string | undefined) {
+  constructor(quota: Quota, at: number, next: LinkedBucket | undefined) {
     super(quota, at);
-    this.name = name;
-    this.next = undefined;
+    this.next = next;
   }
 }
 
@@ -28,19 +25,23 @@ export function amountOf(demand: Demand, index: number): number {
   return typeof demand === 'number' ? demand : demand[index]!;
 }
 
-export function* each(first: NamedBucket): IterableIterator<NamedBucket> {
-  for (let bucket: NamedBucket | undefined = first; bucket !== undefined; bucket = bucket.next) {
+export function* each(first: LinkedBucket): IterableIterator<LinkedBucket> {
+  for (let bucket: LinkedBucket | undefined = first; bucket !== undefined; bucket = bucket.next) {
     yield bucket;
   }
 }
 
+export function quotasOf(first: LinkedBucket): Quota[] {
+  return Array.from(each(first), ({ quota }) => quota);
+}
+
 /** A cost, checked: a positive integer, or counts of which at least one is not 0. */
-export function demandOf(first: NamedBucket, cost: number | Counts): Demand {
-  if (typeof cost !== 'object' || cost === null || first.name === undefined) {
+export function demandOf(first: LinkedBucket, cost: number | Counts): Demand {
+  if (typeof cost !== 'object' || cost === null || first.quota.name === undefined) {
     return positiveInteger('cost', cost);
   }
   const demand = countsOf(first, 'cost', cost, 0);
-  if (demand.every((count) => count === 0)) {
+  if (!demand.some((count) => count > 0)) {
     throw new RangeError('Expected `cost` to be above 0 for at least one limit.');
   }
   return demand;
@@ -48,65 +49,79 @@ export function demandOf(first: NamedBucket, cost: number | Counts): Demand {
 
 /** Counts, checked and in the order of the list; one that is not given is as in `missing`. */
 export function countsOf(
-  first: NamedBucket,
+  first: LinkedBucket,
   option: string,
   counts: Counts,
   missing: Demand,
 ): number[] {
-  const names = new Set(Object.keys(counts));
   const found: number[] = [];
-  for (const { name } of each(first)) {
-    const count = names.delete(name!) ? counts[name!] : undefined;
+  let known = 0;
+  for (let bucket: LinkedBucket | undefined = first; bucket !== undefined; bucket = bucket.next) {
+    const name = bucket.quota.name!;
+    const given = Object.hasOwn(counts, name);
+    if (given) known++;
+    const count = given ? counts[name] : undefined;
     found.push(
-      count === undefined
-        ? amountOf(missing, found.length)
-        : integerWithin(`${option}.${name}`, count, 0, Number.MAX_SAFE_INTEGER),
+      count === undefined ? amountOf(missing, found.length) : checkedCount(option, name, count),
     );
   }
-  for (const name of names) throw new TypeError(`Unknown limit ${quote(name)} in \`${option}\`.`);
+  if (Object.keys(counts).length > known) throw unknownLimit(first, option, counts);
   return found;
 }
 
+/** The label is put together only for the message: every call with named limits comes by here. */
+function checkedCount(option: string, name: string, count: number): number {
+  return Number.isSafeInteger(count) && count >= 0
+    ? count + 0
+    : integerWithin(`${option}.${name}`, count, 0, Number.MAX_SAFE_INTEGER);
+}
+
+function unknownLimit(first: LinkedBucket, option: string, counts: Counts): TypeError {
+  const names = new Set(quotasOf(first).map(({ name }) => name));
+  const unknown = Object.keys(counts).find((name) => !names.has(name))!;
+  return new TypeError(`Unknown limit ${quote(unknown)} in \`${option}\`.`);
+}
+
 /** The demand as a caller gives it. */
-export function costOf(first: NamedBucket, demand: Demand): number | Record<string, number> {
+export function costOf(first: LinkedBucket, demand: Demand): number | Record<string, number> {
   if (typeof demand === 'number') return demand;
   return Object.fromEntries(
-    [...each(first)].map(({ name }, index) => [name!, amountOf(demand, index)]),
+    quotasOf(first).map(({ name }, index) => [name!, amountOf(demand, index)]),
   );
 }
 
 /** Brings all of them up to `now`, and tells of which instant they speak then. */
-export function refillAll(first: NamedBucket, now: number): number {
-  for (let bucket: NamedBucket | undefined = first; bucket !== undefined; bucket = bucket.next) {
+export function refillAll(first: LinkedBucket, now: number): number {
+  for (let bucket: LinkedBucket | undefined = first; bucket !== undefined; bucket = bucket.next) {
     refill(bucket, now);
   }
   return first.at;
 }
 
 /** Whether all of them hold what is wanted. */
-export function fits(first: NamedBucket, demand: Demand): boolean {
+export function fits(first: LinkedBucket, demand: Demand): boolean {
   let index = 0;
-  for (let bucket: NamedBucket | undefined = first; bucket !== undefined; bucket = bucket.next) {
+  for (let bucket: LinkedBucket | undefined = first; bucket !== undefined; bucket = bucket.next) {
     if (bucket.tokens < amountOf(demand, index++)) return false;
   }
   return true;
 }
 
 /** Takes what is wanted, which they hold. */
-export function takeAll(first: NamedBucket, demand: Demand): void {
+export function takeAll(first: LinkedBucket, demand: Demand): void {
   let index = 0;
-  for (let bucket: NamedBucket | undefined = first; bucket !== undefined; bucket = bucket.next) {
+  for (let bucket: LinkedBucket | undefined = first; bucket !== undefined; bucket = bucket.next) {
     take(bucket, amountOf(demand, index++));
   }
 }
 
 /** The first bucket of which more is wanted than it can ever hold, and how much. */
 export function exceeded(
-  first: NamedBucket,
+  first: LinkedBucket,
   demand: Demand,
-): { readonly wanted: number; readonly bucket: NamedBucket } | undefined {
+): { readonly wanted: number; readonly bucket: LinkedBucket } | undefined {
   let index = 0;
-  for (let bucket: NamedBucket | undefined = first; bucket !== undefined; bucket = bucket.next) {
+  for (let bucket: LinkedBucket | undefined = first; bucket !== undefined; bucket = bucket.next) {
     const wanted = amountOf(demand, index++);
     if (wanted > bucket.quota.burst) return { wanted, bucket };
   }
@@ -120,7 +135,7 @@ export interface Turn {
 }
 
 /** The first tick, `start` or later, at which all of them hold what is wanted. */
-export function turnOf(first: NamedBucket, demand: Demand, start: number): Turn {
+export function turnOf(first: LinkedBucket, demand: Demand, start: number): Turn {
   return lastOf(first, start, (bucket, index) =>
     tickOfLevel(bucket, amountOf(demand, index), start),
   );
@@ -132,7 +147,7 @@ export function turnOf(first: NamedBucket, demand: Demand, start: number): Turn 
  * bucket may gain nothing, being full, while everybody waits for another one.
  */
 export function earliestTurnOf(
-  first: NamedBucket,
+  first: LinkedBucket,
   demand: Demand,
   owed: readonly number[],
   start: number,
@@ -143,21 +158,21 @@ export function earliestTurnOf(
 }
 
 function lastOf(
-  first: NamedBucket,
+  first: LinkedBucket,
   start: number,
-  tickOf: (bucket: NamedBucket, index: number) => number,
+  tickOf: (bucket: LinkedBucket, index: number) => number,
 ): Turn {
   let last: Turn = { tick: start, limit: undefined };
   let index = 0;
   for (const bucket of each(first)) {
     const tick = tickOf(bucket, index++);
-    if (tick > last.tick) last = { tick, limit: bucket.name };
+    if (tick > last.tick) last = { tick, limit: bucket.quota.name };
   }
   return last;
 }
 
 /** Buckets to look into the future with. */
-export function copyAll(first: NamedBucket): NamedBucket {
-  const copy = new NamedBucket(first.quota, first.at, first.name);
-  return Object.assign(copy, copyOf(first), { next: first.next && copyAll(first.next) });
+export function copyAll(first: LinkedBucket): LinkedBucket {
+  const copy = new LinkedBucket(first.quota, first.at, first.next && copyAll(first.next));
+  return copyInto(copy, first);
 }

@@ -47,8 +47,8 @@ export class Waiter<Lease> implements PriorityNode<Waiter<Lease>> {
 export type Subject<Lease> = Waiter<Lease> | Run<Lease> | 'turn';
 
 /**
- * Everything that a limiter needs only when somebody has to wait or a task can be interrupted: most
- * of those in a `Keyed` never do.
+ * Everything that a limiter needs only when somebody has to wait, when a task can be interrupted and
+ * from its first pause or its end on: most of those in a `Keyed` never do.
  */
 export class Lobby<Lease> {
   readonly line: PriorityLine<Waiter<Lease>>;
@@ -56,6 +56,9 @@ export class Lobby<Lease> {
   readonly deadlines: Deadlines<Subject<Lease>>;
   readonly runs: Runs<Lease>;
   readonly idle: Awaiters = new Awaiters();
+  closed = false;
+  /** The tick at which the pause ends; 0 when there is none. */
+  pausedUntil = 0;
   /** When the first in line can be granted, as far as is known. */
   turn: Deadline | undefined;
   /** Whether anybody has left the line since the limiter looked last. */
