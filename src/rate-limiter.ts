@@ -11,6 +11,7 @@ import {
   abortSignal,
   callable,
   countOrInfinity,
+  flag,
   integerWithin,
   msOrInfinity,
   oneOf,
@@ -256,14 +257,8 @@ export interface RateLimiterEvents {
 }
 
 const LIMIT_OPTIONS = new Set(['limit', 'intervalMs', 'burst']);
-const OPTIONS = new Set([
-  ...LIMIT_OPTIONS,
-  'limits',
-  'maxWaiting',
-  'priorities',
-  'maxPauseMs',
-  'clock',
-]);
+const SETTING_OPTIONS = ['maxWaiting', 'priorities', 'maxPauseMs', 'clock'];
+const OPTIONS = new Set([...LIMIT_OPTIONS, ...SETTING_OPTIONS, 'limits']);
 const ACQUIRE_OPTIONS = new Set(['cost', 'signal', 'waitTimeoutMs', 'priority']);
 const COUNT_OPTIONS = new Set(['remaining', 'resetMs', 'limit']);
 const SYNC_OPTIONS = new Set(['raise']);
@@ -319,9 +314,8 @@ class GrantedLease implements Lease<string> {
 
   /** A number answers a number: 950 tokens are not 950 requests. */
   #sameOfAll(actual: unknown): number {
-    if (typeof this.demand === 'number') {
-      return integerWithin('actual', actual, 0, Number.MAX_SAFE_INTEGER);
-    }
+    const amount = integerWithin('actual', actual, 0, Number.MAX_SAFE_INTEGER);
+    if (typeof this.demand === 'number') return amount;
     throw new TypeError('Expected `actual` to name its limits, as the cost did.');
   }
 }
@@ -586,13 +580,15 @@ export class RateLimiter<Name extends string = never>
     counts: PerLimit<Name, UpstreamCount>,
     options?: { readonly raise?: boolean | undefined },
   ): void {
-    const raise = readOptions('sync', options, SYNC_OPTIONS).raise === true;
+    const { raise = false } = readOptions('sync', options, SYNC_OPTIONS);
+    flag('raise', raise);
     const updates = this.#perLimit('sync', counts).map(({ bucket, where, given }) => {
-      const { remaining, resetMs } = readOptions(where, given, COUNT_OPTIONS);
+      const { remaining, resetMs = Infinity, limit = 0 } = readOptions(where, given, COUNT_OPTIONS);
+      integerWithin('limit', limit, 0, Number.MAX_SAFE_INTEGER);
       return {
         bucket,
         remaining: integerWithin('remaining', remaining, 0, Number.MAX_SAFE_INTEGER),
-        resetMs: msOrInfinity('resetMs', resetMs ?? Infinity),
+        resetMs: msOrInfinity('resetMs', resetMs),
       };
     });
     const now = this.#catchUp();
@@ -613,15 +609,10 @@ export class RateLimiter<Name extends string = never>
    */
   configure(limits: PerLimit<Name, Partial<LimitOptions>>): void {
     const updates = this.#perLimit('configure', limits).map(({ bucket, where, given }) => {
-      const change = readOptions(where, given, LIMIT_OPTIONS);
       const { name, limit, intervalMs, burst } = bucket.quota;
-      const changed = {
-        limit: change.limit ?? limit,
-        intervalMs: change.intervalMs ?? intervalMs,
-        burst: change.burst ?? (burst === limit ? undefined : burst),
-      };
-      const quota = quotaFrom(changed, name);
-      return { bucket, quota };
+      const before = { limit, intervalMs, burst: burst === limit ? undefined : burst };
+      const change = readOptions(where, given, LIMIT_OPTIONS);
+      return { bucket, quota: quotaFrom({ ...before, ...change }, name) };
     });
     const now = this.#catchUp();
     for (const { bucket, quota } of updates) reshape(bucket, quota);
@@ -646,8 +637,8 @@ export class RateLimiter<Name extends string = never>
    * (`'finish'`, the default) or get `ERR_CLOSED` too (`'reject'`).
    */
   close(options?: { readonly waiting?: 'finish' | 'reject' | undefined }): void {
-    const { waiting } = readOptions('close', options, CLOSE_OPTIONS);
-    const what = oneOf('waiting', waiting ?? 'finish', ['finish', 'reject']);
+    const { waiting = 'finish' } = readOptions('close', options, CLOSE_OPTIONS);
+    const what = oneOf('waiting', waiting, ['finish', 'reject']);
     const now = this.#catchUp();
     if (what === 'reject') {
       for (const waiter of this.#lobby?.line ?? []) {
@@ -691,12 +682,13 @@ export class RateLimiter<Name extends string = never>
   }
 
   #read(where: string, options: RateLimiterAcquireOptions<Name>, defaults: Call): Call {
-    const { cost, signal, waitTimeoutMs, priority } = readOptions(where, options, ACQUIRE_OPTIONS);
+    const given = readOptions(where, options, ACQUIRE_OPTIONS);
+    const { cost, signal, waitTimeoutMs = Infinity, priority } = given;
     return {
       ...defaults,
       demand: cost === undefined ? 1 : demandOf(this.#first, cost),
-      signal: signal && abortSignal('signal', signal),
-      waitTimeoutMs: msOrInfinity('waitTimeoutMs', waitTimeoutMs ?? Infinity),
+      signal: signal === undefined ? undefined : abortSignal('signal', signal),
+      waitTimeoutMs: msOrInfinity('waitTimeoutMs', waitTimeoutMs),
       priority:
         priority === undefined
           ? undefined
@@ -1083,22 +1075,25 @@ export class RateLimiter<Name extends string = never>
 }
 
 function settingsOf(given: CommonOptions): Settings {
-  const { clock, maxWaiting, priorities, maxPauseMs } = given;
-  if ((clock ?? maxWaiting ?? priorities ?? maxPauseMs) === undefined) return SETTINGS;
+  if (!SETTING_OPTIONS.some((name) => name in given)) return SETTINGS;
+  const { clock, maxWaiting, priorities, maxPauseMs } = { ...SETTINGS, ...given };
   return {
     clock: checkedClock(clock),
-    maxWaiting: countOrInfinity('maxWaiting', maxWaiting ?? SETTINGS.maxWaiting),
-    priorities: integerWithin('priorities', priorities ?? SETTINGS.priorities, 1, MAX_PRIORITIES),
-    maxPauseMs: msOrInfinity('maxPauseMs', maxPauseMs ?? SETTINGS.maxPauseMs),
+    maxWaiting: countOrInfinity('maxWaiting', maxWaiting),
+    priorities: integerWithin('priorities', priorities, 1, MAX_PRIORITIES),
+    maxPauseMs: msOrInfinity('maxPauseMs', maxPauseMs),
   };
 }
 
-function quotaFrom({ limit, intervalMs, burst }: LimitOptions, name?: string): Quota {
+function quotaFrom(
+  { limit, intervalMs = 1000, burst = limit }: LimitOptions,
+  name?: string,
+): Quota {
   const prefix = name === undefined ? '' : `limits.${name}.`;
   return quotaOf(
     positiveInteger(`${prefix}limit`, limit),
-    integerWithin(`${prefix}intervalMs`, intervalMs ?? 1000, 1, MAX_INTERVAL_MS),
-    positiveInteger(`${prefix}burst`, burst ?? limit),
+    integerWithin(`${prefix}intervalMs`, intervalMs, 1, MAX_INTERVAL_MS),
+    positiveInteger(`${prefix}burst`, burst),
     name,
   );
 }
@@ -1107,10 +1102,10 @@ function quotaFrom({ limit, intervalMs, burst }: LimitOptions, name?: string): Q
 function quotasFrom<Name extends string>(given: RateLimiterOptions<Name>): Quota[] {
   const { limit, intervalMs, burst, limits } = given;
   if (limits === undefined) return [quotaFrom({ limit: limit!, intervalMs, burst })];
-  if ((limit ?? intervalMs ?? burst) !== undefined) {
+  const named = Object.entries<LimitOptions>(readOptions('limits', limits, undefined));
+  if (limit !== undefined || intervalMs !== undefined || burst !== undefined) {
     throw new TypeError('Expected either `limit`, `intervalMs` and `burst` or `limits`, got both.');
   }
-  const named = Object.entries<LimitOptions>(readOptions('limits', limits, undefined));
   if (named.length === 0) throw new TypeError('Expected `limits` to have at least one limit.');
   return named.map(([name, of]) => quotaFrom(readOptions(quote(name), of, LIMIT_OPTIONS), name));
 }

@@ -2,6 +2,7 @@ import type { Clock } from './clock.ts';
 import type { Gate, TaskContext } from './gate.ts';
 import {
   abortSignal,
+  flag,
   msOrInfinity,
   positiveInteger,
   positiveMs,
@@ -409,9 +410,4 @@ function readStreamOptions(options: object | undefined): ReadStreamOptions {
 /** Infinity is no limit. */
 function timeLimit(name: string, value: unknown): number {
   return value === Infinity ? value : positiveMs(name, value);
-}
-
-function flag(name: string, value: unknown): boolean {
-  if (typeof value === 'boolean') return value;
-  throw new TypeError(`Expected \`${name}\` to be true or false.`);
 }

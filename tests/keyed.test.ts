@@ -44,6 +44,17 @@ describe('Keyed', () => {
       expect(() => new Keyed(() => new Semaphore(1), options as never)).toThrow(name);
     });
 
+    it.each([
+      [null, 'options of Keyed'],
+      [{ maxKeys: null }, 'maxKeys'],
+      [{ maxKeys: 1, idleMs: null }, 'idleMs'],
+      [{ maxKeys: 1, clock: null }, 'clock'],
+    ])('does not take the null in %j for nothing', (options, name) => {
+      const construct = (): unknown => new Keyed(() => new Semaphore(1), options as never);
+      expect(construct).toThrow(TypeError);
+      expect(construct).toThrow(`\`${name}\` to`);
+    });
+
     it('refuses what is no function', () => {
       expect(() => new Keyed(undefined as never, { maxKeys: 1 })).toThrow('make');
     });

@@ -113,6 +113,35 @@ describe('RateLimiter', () => {
       expect(construct).toThrow(name);
     });
 
+    it.each([
+      [{ limit: null }, 'limit'],
+      [{ limit: 1, intervalMs: null }, 'intervalMs'],
+      [{ limit: 1, burst: null }, 'burst'],
+      [{ limit: 1, maxWaiting: null }, 'maxWaiting'],
+      [{ limit: 1, priorities: null }, 'priorities'],
+      [{ limit: 1, maxPauseMs: null }, 'maxPauseMs'],
+      [{ limit: 1, limits: null }, 'options of limits'],
+      [{ limits: { a: null } }, 'options of "a"'],
+      [{ limits: { a: { limit: null } } }, 'limits.a.limit'],
+      [{ limits: { a: { limit: 1, intervalMs: null } } }, 'limits.a.intervalMs'],
+      [{ limits: { a: { limit: 1, burst: null } } }, 'limits.a.burst'],
+      [null, 'options of RateLimiter'],
+    ])('refuses the null in %j by name', (options, name) => {
+      const construct = (): unknown => new RateLimiter(options as never);
+      expect(construct).toThrow(TypeError);
+      expect(construct).toThrow(new RegExp(`\`${name}\` .* got null`));
+    });
+
+    it.each([
+      [{ limit: 1, clock: null }, '`clock`'],
+      [{ limits: { a: { limit: 1 } }, limit: null }, '`limit`'],
+      [{ limits: { a: { limit: 1 } }, burst: null }, '`burst`'],
+    ])('does not take the null in %j for nothing', (options, name) => {
+      const construct = (): unknown => new RateLimiter(options as never);
+      expect(construct).toThrow(TypeError);
+      expect(construct).toThrow(name);
+    });
+
     it('reads options as own properties only (H013)', () => {
       const options = Object.assign(Object.create({ burst: 100 }) as object, { limit: 2 });
       expect(new RateLimiter(options as RateLimiterOptions).available()).toBe(2);
@@ -394,6 +423,25 @@ describe('RateLimiter', () => {
       expect(limiter.stats()).toMatchObject({ granted: 0, waiting: 0 });
     });
 
+    it.each(['cost', 'signal', 'waitTimeoutMs', 'priority'])(
+      'refuses null as a %s by name, as `run` does',
+      async (name) => {
+        const { limiter } = setUp({ limit: 1 });
+        const options = { [name]: null } as never;
+        for (const call of [limiter.acquire(options), limiter.run(() => {}, options)]) {
+          await expect(call).rejects.toThrow(TypeError);
+          await expect(call).rejects.toThrow(`\`${name}\` to be`);
+          await expect(call).rejects.toThrow('got null');
+        }
+        await expect(limiter.acquire(null as never)).rejects.toThrow(/acquire.* got null/);
+        await expect(limiter.run(() => {}, null as never)).rejects.toThrow(/run.* got null/);
+        for (const signal of [0, '', false]) {
+          await expect(limiter.acquire({ signal } as never)).rejects.toThrow('`signal`');
+        }
+        expect(limiter.available()).toBe(1);
+      },
+    );
+
     it('checks in the order of arguments, closed, aborted, too much, free, full, time (H198)', async () => {
       const { limiter } = setUp({ limit: 1, maxWaiting: 0 });
       const signal = AbortSignal.abort(new Error('aborted'));
@@ -652,6 +700,8 @@ describe('RateLimiter', () => {
       const lease = limiter.tryAcquire({ requests: 1, tokens: 800 })!;
       expect(() => lease.settle(950)).toThrow(TypeError);
       expect(() => lease.settle({ token: 950 } as never)).toThrow('token');
+      expect(() => lease.settle({ tokens: null } as never)).toThrow(/`actual\.tokens` .* got null/);
+      expect(() => lease.settle(null as never)).toThrow(/`actual` .* got null/);
       expect(lease.settle({ tokens: 950 })).toBe(true);
       expect(limiter.tryAcquire(2)!.settle(1)).toBe(true);
     });
@@ -875,10 +925,40 @@ describe('RateLimiter', () => {
       [{ remaining: 1, resetMs: -1 }, 'resetMs'],
       [{ remaining: 1, reset: 1 }, 'reset'],
       [{}, 'remaining'],
+      [{ remaining: null }, 'remaining'],
+      [{ remaining: 1, resetMs: null }, 'resetMs'],
+      [{ remaining: 1, limit: null }, 'limit'],
+      [null, 'options of sync'],
     ])('throws for %o and changes nothing', (count, name) => {
       const { limiter } = setUp({ limit: 10 });
       expect(() => limiter.sync(count as never)).toThrow(name);
       expect(limiter.available()).toBe(10);
+    });
+  });
+
+  describe('what `sync`, `pause`, `configure` and `close` are told', () => {
+    it('is never null', () => {
+      const limiter = new RateLimiter({ limits: { a: { limit: 10 } }, clock: new ManualClock() });
+      const before = limiter.stats();
+      for (const [call, name] of [
+        [() => limiter.sync({ a: null } as never), 'options of sync of "a"'],
+        [() => limiter.sync({ a: { remaining: 1 } }, null as never), 'options of sync'],
+        [() => limiter.sync({ a: { remaining: 1 } }, { raise: null } as never), 'raise'],
+        [() => limiter.pause(null as never), 'ms'],
+        [() => limiter.configure({ a: null } as never), 'options of configure of "a"'],
+        [() => limiter.configure({ a: { limit: null } } as never), 'limits.a.limit'],
+        [() => limiter.configure({ a: { intervalMs: null } } as never), 'limits.a.intervalMs'],
+        [() => limiter.configure({ a: { burst: null } } as never), 'limits.a.burst'],
+        [() => limiter.close(null as never), 'options of close'],
+        [() => limiter.close({ waiting: null } as never), 'waiting'],
+        [() => limiter.tryAcquire({ a: null } as never), 'cost.a'],
+        [() => limiter.retryAfterMs(null as never), 'cost'],
+      ] as const) {
+        expect(call, name).toThrow(TypeError);
+        expect(call).toThrow(`\`${name}\` to be`);
+        expect(call).toThrow('got null');
+      }
+      expect(limiter.stats()).toEqual(before);
     });
   });
 

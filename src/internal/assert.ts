@@ -90,6 +90,11 @@ export function callable<T extends (...args: never[]) => unknown>(name: string, 
   throw wrongKind(name, 'a function', value);
 }
 
+export function flag(name: string, value: unknown): boolean {
+  if (typeof value === 'boolean') return value;
+  throw wrongKind(name, 'true or false', value);
+}
+
 export function text(name: string, value: unknown): string {
   if (typeof value === 'string') return value;
   throw wrongKind(name, 'a string', value);

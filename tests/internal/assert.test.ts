@@ -7,6 +7,7 @@ import {
   abortSignal,
   callable,
   countOrInfinity,
+  flag,
   integerWithin,
   invariant,
   msOrInfinity,
@@ -70,12 +71,13 @@ describe.each(['countOrInfinity', 'integerWithin', 'msOrInfinity'] as const)('%s
   });
 });
 
-describe('oneOf(), callable(), text()', () => {
+describe('oneOf(), callable(), text(), flag()', () => {
   it('return what is right', () => {
     const fn = (): void => undefined;
     expect(oneOf('mode', 'shed', ['reject', 'shed'])).toBe('shed');
     expect(callable('task', fn)).toBe(fn);
     expect(text('id', '')).toBe('');
+    expect([flag('raise', true), flag('raise', false)]).toEqual([true, false]);
   });
 
   it('throw a TypeError for everything else, numbers too', () => {
@@ -87,6 +89,9 @@ describe('oneOf(), callable(), text()', () => {
     expect(() => oneOf('mode', 'reject ', ['reject', 'shed'])).toThrow(TypeError);
     expect(() => callable('task', 'task' as never)).toThrow(TypeError);
     expect(() => text('id', () => 'id')).toThrow(TypeError);
+    for (const value of [undefined, null, 0, 1, '', 'true', {}]) {
+      expect(() => flag('raise', value)).toThrow(TypeError);
+    }
   });
 });
 
