@@ -116,7 +116,10 @@ export interface TokenStream<T> extends AsyncIterable<StreamEvent<T>> {
    * place of this stream. To be called before the first read.
    */
   replay(options?: ReplayOptions): Replay<T>;
-  /** Resolves when the stream has ended and has let go of source and gate. Never rejects. */
+  /**
+   * Resolves when the stream has ended and has let go of source and gate, of all the gates of a
+   * composed one. Never rejects.
+   */
   readonly finished: Promise<StreamReport>;
   stats(): StreamStats;
 }
@@ -181,7 +184,8 @@ const OWN_STREAM_OPTIONS = ['gate', 'signal'];
  *     is called once unless the source ended or failed by itself, and the gate's place is given back
  *     within `teardownGraceMs`, even if the source never answers.
  * T5  `finished` never rejects.
- * T6  The source is called, read and closed in the async context of the caller of `stream()`.
+ * T6  The source is called, read and closed in the async context of the caller of `stream()`, and in
+ *     that of its session where the gate is, or has in it, a `SessionManager`.
  */
 export class TokenStreamer {
   readonly #settings: OutletSettings;

@@ -6,8 +6,11 @@ import { describe, expect, it, vi } from 'vitest';
 import { AdmissionQueue } from '../src/admission-queue.ts';
 import { StreamTimeoutError } from '../src/errors.ts';
 import { compose, type Gate, type TaskContext } from '../src/gate.ts';
-import { Semaphore } from '../src/semaphore.ts';
 import type { PlaceInLine } from '../src/internal/feed.ts';
+import { RateLimiter } from '../src/rate-limiter.ts';
+import { Semaphore } from '../src/semaphore.ts';
+import { SessionManager } from '../src/session-manager.ts';
+import { SharedResource } from '../src/shared-resource.ts';
 import { ManualClock, settle } from '../src/testing.ts';
 import { type StreamEvent, type TokenStream, TokenStreamer } from '../src/token-streamer.ts';
 import { catchUncaught } from './support/uncaught.ts';
@@ -960,6 +963,33 @@ describe('TokenStreamer', () => {
       expect(types(await collect(iterator))).toEqual(['start', 'token', 'done']);
     });
 
+    it('tells the wait in whole ms, and not as shorter than it is', async () => {
+      const told = [1234.01, 0, undefined].map(async (estimatedWaitMs) => {
+        const place: PlaceInLine = {
+          position: 3,
+          estimatedWaitMs,
+          async *positions() {
+            yield 3;
+          },
+        };
+        const gate: Gate<TaskContext, { onTicket?: (ticket: PlaceInLine) => void }> = {
+          run: (_, options) => {
+            options!.onTicket!(place);
+            return new Promise(() => {});
+          },
+        };
+        const stream = new TokenStreamer({ clock: new ManualClock() }).stream(['a'], { gate });
+        const { value } = await stream[Symbol.asyncIterator]().next();
+        stream.cancel();
+        return value as unknown;
+      });
+      expect(await Promise.all(told)).toEqual([
+        { type: 'position', position: 3, estimatedWaitMs: 1235 },
+        { type: 'position', position: 3, estimatedWaitMs: 0 },
+        { type: 'position', position: 3, estimatedWaitMs: undefined },
+      ]);
+    });
+
     it('is silent about the line where the place is free, and in tokens()', async () => {
       const queue = new AdmissionQueue({ concurrency: 1 });
       const streamer = new TokenStreamer();
@@ -1232,7 +1262,90 @@ describe('TokenStreamer', () => {
     });
   });
 
+  describe('.finished, behind gates in gates', () => {
+    it.each(['completed', 'failed', 'cancelled', 'timeout'] as const)(
+      'tells of one that ended (%s) when all of them have their places back',
+      async (how) => {
+        const clock = new ManualClock();
+        const sessions = new SessionManager({ clock });
+        const queue = new AdmissionQueue({ concurrency: 1, clock });
+        const resource = new SharedResource({ load: () => 'model', clock });
+        const semaphore = new Semaphore({ capacity: 1, clock });
+        const gates = [sessions, queue, resource, semaphore] as const;
+        const streamer = new TokenStreamer({ clock, timeoutMs: 10 });
+        for (const gate of [sessions, compose(...gates), compose(compose(sessions), queue)]) {
+          const source = new Played<string>();
+          const stream = streamer.stream(source.open, { gate });
+          const reading = collect(stream);
+          const left = stream.finished.then(({ outcome }) => ({
+            outcome,
+            active: gates.map((each) => each.active),
+          }));
+          await settle();
+          await source.give('a');
+          if (how === 'completed') await source.end();
+          else if (how === 'failed') await source.fail(new Error('x'));
+          else if (how === 'cancelled') stream.cancel();
+          else await clock.advance(10);
+          expect(await left).toEqual({ outcome: how, active: [0, 0, 0, 0] });
+          await reading;
+        }
+      },
+    );
+
+    it('tells of one that was cancelled in line when all of them are left', async () => {
+      const sessions = new SessionManager();
+      const queue = new AdmissionQueue({ concurrency: 1 });
+      const ahead = Promise.withResolvers<void>();
+      void queue.run(() => ahead.promise);
+      const stream = new TokenStreamer().stream(() => ['a'], { gate: compose(sessions, queue) });
+      const iterator = stream[Symbol.asyncIterator]();
+      await iterator.next();
+      expect([sessions.active, queue.waiting]).toEqual([1, 1]);
+      stream.cancel();
+      await stream.finished;
+      expect([sessions.active, queue.waiting]).toEqual([0, 0]);
+      ahead.resolve();
+    });
+  });
+
   describe('the async context (T6)', () => {
+    it('has what a gate of the library adds to it: the session, whoever reads', async () => {
+      const outside = AsyncLocalStorage.snapshot();
+      const storage = new AsyncLocalStorage<string>();
+      const sessions = new SessionManager();
+      const others = new SessionManager();
+      const queue = new AdmissionQueue({ concurrency: 1 });
+      const limiter = new RateLimiter({ limit: 1, intervalMs: 1 });
+      const semaphore = new Semaphore(1);
+      const resource = new SharedResource({ load: () => 'model' });
+      for (const gate of [sessions, compose(sessions, queue, limiter, semaphore, resource)]) {
+        const seen = new Set<unknown>();
+        const note = (): void => {
+          seen.add(`${storage.getStore()} ${sessions.current()?.requestId}`);
+        };
+        const source = async function* (): AsyncGenerator<string> {
+          note();
+          try {
+            for (const token of ['a', 'b', 'c', 'd']) {
+              yield token;
+              note();
+            }
+          } finally {
+            note();
+            expect(others.current()).toBeUndefined();
+          }
+        };
+        const stream = storage.run('caller', () =>
+          new TokenStreamer({ highWaterMark: 1 }).stream(source, { gate, requestId: 'mine' }),
+        );
+        await outside(async () => {
+          for await (const event of stream) if (event.type === 'token' && event.index === 2) break;
+        });
+        expect([...seen]).toEqual(['caller mine']);
+      }
+    });
+
     it('is that of the caller of stream(), in the source, its pulls and its end', async () => {
       const storage = new AsyncLocalStorage<string>();
       const seen: { where: string; context: string | undefined }[] = [];

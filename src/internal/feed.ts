@@ -7,6 +7,7 @@ import { optionNames } from './options.ts';
 import type { Pacer } from './pacer.ts';
 import { SourceReader, type TokenSource } from './source.ts';
 import { type Summary, Tally } from './tally.ts';
+import { tick } from './tick.ts';
 import type { Time } from './time.ts';
 
 /** How a stream ended, and the error or the reason where it did not complete. */
@@ -97,7 +98,8 @@ export class Feed<T> implements Due {
   readonly #signal: AbortSignal | undefined;
   readonly #forSource = new AbortController();
   #forGate: AbortController | undefined;
-  readonly #inContext: InContext = captureContext();
+  /** That of the caller of `stream()`; when a gate of ours has let it through, that of its task. */
+  #inContext: InContext = captureContext();
   readonly #sinks = new Set<Sink<T>>();
 
   #state: 'new' | 'waiting' | 'open' | 'over' = 'new';
@@ -240,7 +242,9 @@ export class Feed<T> implements Due {
     if (place === undefined || this.#state !== 'waiting') return undefined;
     if (this.#positions !== undefined && !this.#asksPosition) this.#askPosition(this.#positions);
     const { position } = place;
-    return position > 0 ? { position, estimatedWaitMs: place.estimatedWaitMs } : undefined;
+    if (position <= 0) return undefined;
+    const { estimatedWaitMs } = place;
+    return { position, estimatedWaitMs: estimatedWaitMs && Math.ceil(estimatedWaitMs) };
   }
 
   due(now: number): void {
@@ -248,7 +252,7 @@ export class Feed<T> implements Due {
     if (this.#state === 'over') {
       this.#abandoned = !this.#sourceGone;
       this.#giveBack?.(this.#ending!);
-      this.#resolveGone(this.#ending!);
+      void this.#tellGone();
     } else if (this.#state === 'open') {
       const { timeoutMs } = this.#settings;
       const phase = this.#firstTokenAt === undefined ? 'firstToken' : 'idle';
@@ -278,7 +282,12 @@ export class Feed<T> implements Due {
     this.#gateGone = false;
     void (async () => {
       try {
-        await gate.run((context) => this.#inContext(() => this.#admit(context)), options);
+        await gate.run((context) => {
+          // A gate of ours calls in its caller's context and may add to it: its session, say. What
+          // other gates call in may be anybody's.
+          if (gate[optionNames] !== undefined) this.#inContext = captureContext();
+          return this.#inContext(() => this.#admit(context));
+        }, options);
       } catch (error) {
         this.#leftGate({ error });
         return;
@@ -427,6 +436,15 @@ export class Feed<T> implements Due {
     if (!this.#gateGone) return;
     if (this.#deadline !== undefined) this.#settings.deadlines.remove(this.#deadline);
     this.#deadline = undefined;
+    void this.#tellGone();
+  }
+
+  /**
+   * A gate answers an abort at once and has its place back later, when the end of its task has come
+   * through it and the gates around it; they need no more than promises for that.
+   */
+  async #tellGone(): Promise<void> {
+    if (this.#forGate?.signal.aborted === true) await tick();
     this.#resolveGone(this.#ending!);
   }
 
