@@ -4,6 +4,7 @@ import type { ChatCompletion, ChatCompletionChunk } from 'openai/resources/chat/
 import type { CompletionUsage } from 'openai/resources/completions';
 
 import type { Job } from './engine.ts';
+import type { QuotaCount } from './quota.ts';
 import { MODEL } from './request.ts';
 
 interface Identity {
@@ -68,6 +69,25 @@ export async function* completionEvents(
   yield chunk({}, job.finishReason);
   if (includeUsage) yield event({ ...common, choices: [], usage: usage(job) });
   yield 'data: [DONE]\n\n';
+}
+
+/** The rate-limit headers of this protocol, where resets are durations. */
+export function quotaHeaders(counts: readonly QuotaCount[]): Record<string, string> {
+  return Object.fromEntries(
+    counts.flatMap(({ name, limit, remaining, resetMs }) => [
+      [`x-ratelimit-limit-${name}`, String(limit)],
+      [`x-ratelimit-remaining-${name}`, String(remaining)],
+      [`x-ratelimit-reset-${name}`, durationOf(resetMs)],
+    ]),
+  );
+}
+
+/** `6m0s`, `1.25s`, `12ms`. */
+function durationOf(ms: number): string {
+  const whole = Math.ceil(ms);
+  if (whole < 1000) return `${whole}ms`;
+  const minutes = Math.floor(whole / 60_000);
+  return `${minutes === 0 ? '' : `${minutes}m`}${(whole % 60_000) / 1000}s`;
 }
 
 function event(data: ChatCompletionChunk): string {

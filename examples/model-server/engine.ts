@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import { ApiError } from './api-error.ts';
+import { Quota, type QuotaCount, type QuotaRefusal } from './quota.ts';
 import type { ChatRequest } from './request.ts';
 import type { Settings } from './settings.ts';
 import { tokenize, type TrigramModel } from './trigram.ts';
@@ -21,6 +22,8 @@ export interface EngineStats {
   readonly served: number;
   readonly rejected: number;
   readonly aborted: number;
+  /** Refused for want of quota. */
+  readonly limited: number;
 }
 
 /**
@@ -33,17 +36,24 @@ export interface EngineStats {
 export class Engine {
   readonly #model: TrigramModel;
   readonly #settings: Settings;
+  readonly #quota: Quota;
   readonly #jobs = new Set<Job>();
   readonly #left = { served: 0, aborted: 0 };
   #rejected = 0;
+  #limited = 0;
   #peak = 0;
 
   constructor(model: TrigramModel, settings: Settings) {
     this.#model = model;
     this.#settings = settings;
+    const { requestsPerWindow, tokensPerWindow, quotaWindowMs } = settings;
+    this.#quota = new Quota(requestsPerWindow, tokensPerWindow, quotaWindowMs);
   }
 
-  /** Takes a place until the job leaves; throws an ApiError (429) if there is none. */
+  /**
+   * Takes a place until the job leaves, and quota; throws an ApiError (429) if there is none. What a
+   * job that is left by its client has not used of its quota is lost.
+   */
   admit(request: ChatRequest): Job {
     const { parallel, prefillMsPerToken, decodeMsPerToken, seed } = this.#settings;
     if (this.#jobs.size >= parallel) {
@@ -51,6 +61,12 @@ export class Engine {
       throw this.#overloaded();
     }
     const promptTokens = tokenize(request.conversation).length;
+    const reserved = promptTokens + request.maxTokens;
+    const refusal = this.#quota.take(reserved);
+    if (refusal !== undefined) {
+      this.#limited += 1;
+      throw overQuota(refusal);
+    }
     const job: Job = new Job({
       promptTokens,
       ...compose(this.#model, request, request.seed ?? seed),
@@ -59,11 +75,17 @@ export class Engine {
       onLeave: (outcome) => {
         this.#jobs.delete(job);
         this.#left[outcome] += 1;
+        if (outcome === 'served') this.#quota.giveBack(reserved - promptTokens - job.tokens.length);
       },
     });
     this.#jobs.add(job);
     this.#peak = Math.max(this.#peak, this.#jobs.size);
     return job;
+  }
+
+  /** How the quotas stand, if there are any. */
+  quota(): readonly QuotaCount[] {
+    return this.#quota.counts();
   }
 
   stats(): EngineStats {
@@ -72,6 +94,7 @@ export class Engine {
       peak: this.#peak,
       ...this.#left,
       rejected: this.#rejected,
+      limited: this.#limited,
     };
   }
 
@@ -86,6 +109,20 @@ export class Engine {
       headers: { 'Retry-After': String(seconds) },
     });
   }
+}
+
+function overQuota({ count, requested, retryAfterMs }: QuotaRefusal): ApiError {
+  const { name, limit, remaining } = count;
+  const details = { type: name, code: 'rate_limit_exceeded' };
+  const message = `Rate limit reached for ${name}: limit ${limit}, left ${remaining}, requested ${requested}.`;
+  if (retryAfterMs === Infinity) return new ApiError(429, message, details);
+  return new ApiError(429, message, {
+    ...details,
+    headers: {
+      'Retry-After': String(Math.ceil(retryAfterMs / 1000)),
+      'Retry-After-Ms': String(Math.ceil(retryAfterMs)),
+    },
+  });
 }
 
 interface JobOptions {

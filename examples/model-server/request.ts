@@ -8,7 +8,7 @@ const MAX_TOKENS = 1024;
 
 const ROLES = ['developer', 'system', 'user', 'assistant', 'tool', 'function'];
 
-/** What this server uses of a chat-completions request, checked and with defaults. */
+/** What this server uses of a request, of either protocol, checked and with defaults. */
 export interface ChatRequest {
   readonly stream: boolean;
   readonly includeUsage: boolean;
@@ -27,15 +27,8 @@ type Json = Readonly<Record<string, unknown>>;
 /** Throws an ApiError (400, or 404 for another model) that names the parameter. */
 export function parseChatRequest(body: unknown): ChatRequest {
   if (!isObject(body)) throw new ApiError(400, 'Expected the body to be a JSON object.');
-  const model = body['model'];
-  if (typeof model !== 'string') throw invalid('model', 'a string');
-  if (model !== MODEL) {
-    throw new ApiError(404, `The model ${show(model)} does not exist; there is "${MODEL}".`, {
-      code: 'model_not_found',
-      param: 'model',
-    });
-  }
-  const messages = messagesOf(body['messages']);
+  checkModel(body);
+  const messages = messagesOf(body['messages'], ROLES);
   const maxTokens =
     numberOf(body, 'max_completion_tokens', 1, Infinity, true) ??
     numberOf(body, 'max_tokens', 1, Infinity, true) ??
@@ -47,8 +40,7 @@ export function parseChatRequest(body: unknown): ChatRequest {
   return {
     stream: flagOf(body, 'stream'),
     includeUsage: flagOf(streamOptions, 'include_usage'),
-    conversation: messages.map(({ role, text }) => `${role}: ${text}`).join('\n'),
-    question: messages.findLast(({ role }) => role === 'user')?.text ?? '',
+    ...spoken(messages),
     maxTokens: Math.min(maxTokens, MAX_TOKENS),
     temperature: numberOf(body, 'temperature', 0, 2, false) ?? 1,
     seed: numberOf(body, 'seed', Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER, true),
@@ -56,7 +48,55 @@ export function parseChatRequest(body: unknown): ChatRequest {
   };
 }
 
-function messagesOf(value: unknown): { role: string; text: string }[] {
+/** The same of a request to the Messages API. It has no seed. */
+export function parseMessagesRequest(body: unknown): ChatRequest {
+  if (!isObject(body)) throw new ApiError(400, 'Expected the body to be a JSON object.');
+  checkModel(body);
+  const system = body['system'] ?? undefined;
+  const messages = messagesOf(body['messages'], ['user', 'assistant']);
+  if (system !== undefined) messages.unshift({ role: 'system', text: textOf('system', system) });
+  const maxTokens = numberOf(body, 'max_tokens', 1, Infinity, true);
+  if (maxTokens === undefined) throw invalid('max_tokens', 'an integer of at least 1');
+  const stops = body['stop_sequences'] ?? [];
+  // Its answers say which one it was, which this model does not know.
+  if (!Array.isArray(stops) || stops.length > 0) throw invalid('stop_sequences', 'empty');
+  return {
+    stream: flagOf(body, 'stream'),
+    includeUsage: true,
+    ...spoken(messages),
+    maxTokens: Math.min(maxTokens, MAX_TOKENS),
+    temperature: numberOf(body, 'temperature', 0, 1, false) ?? 1,
+    seed: undefined,
+    stop: [],
+  };
+}
+
+interface SpokenMessage {
+  readonly role: string;
+  readonly text: string;
+}
+
+function checkModel(body: Json): void {
+  const model = body['model'];
+  if (typeof model !== 'string') throw invalid('model', 'a string');
+  if (model !== MODEL) {
+    throw new ApiError(404, `The model ${show(model)} does not exist; there is "${MODEL}".`, {
+      code: 'model_not_found',
+      param: 'model',
+    });
+  }
+}
+
+function spoken(
+  messages: readonly SpokenMessage[],
+): Pick<ChatRequest, 'conversation' | 'question'> {
+  return {
+    conversation: messages.map(({ role, text }) => `${role}: ${text}`).join('\n'),
+    question: messages.findLast(({ role }) => role === 'user')?.text ?? '',
+  };
+}
+
+function messagesOf(value: unknown, roles: readonly string[]): SpokenMessage[] {
   if (!Array.isArray(value) || value.length === 0) {
     throw invalid('messages', 'a non-empty array of messages');
   }
@@ -64,8 +104,8 @@ function messagesOf(value: unknown): { role: string; text: string }[] {
     const path = `messages[${index}]`;
     if (!isObject(message)) throw invalid(path, 'an object');
     const role = message['role'];
-    if (typeof role !== 'string' || !ROLES.includes(role)) {
-      throw invalid(`${path}.role`, `one of ${ROLES.join(', ')}`);
+    if (typeof role !== 'string' || !roles.includes(role)) {
+      throw invalid(`${path}.role`, `one of ${roles.join(', ')}`);
     }
     // An assistant that called a tool said nothing.
     if (role === 'assistant' && (message['content'] ?? null) === null) return { role, text: '' };

@@ -4,10 +4,12 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 
 import { ApiError } from './api-error.ts';
-import { completion, completionEvents, identify } from './completions.ts';
+import { completion, completionEvents, identify, quotaHeaders } from './completions.ts';
 import { readCorpus } from './corpus.ts';
-import { Engine, type EngineStats } from './engine.ts';
-import { MODEL, parseChatRequest } from './request.ts';
+import { Engine, type EngineStats, type Job } from './engine.ts';
+import { message, messageError, messageEvents, messageQuotaHeaders } from './messages.ts';
+import type { QuotaCount } from './quota.ts';
+import { type ChatRequest, MODEL, parseChatRequest, parseMessagesRequest } from './request.ts';
 import { settingsOf, type ModelServerOptions } from './settings.ts';
 import { TrigramModel } from './trigram.ts';
 
@@ -33,6 +35,34 @@ export interface ModelServer {
   close(): Promise<void>;
 }
 
+/** How a request and its answer are worded. */
+interface Protocol {
+  readonly parse: (body: unknown) => ChatRequest;
+  readonly whole: (job: Job) => object;
+  readonly events: (job: Job, request: ChatRequest, signal: AbortSignal) => AsyncIterable<string>;
+  readonly quotaHeaders: (counts: readonly QuotaCount[]) => Readonly<Record<string, string>>;
+}
+
+const MESSAGES_PATH = '/v1/messages';
+
+const MESSAGES: Protocol = {
+  parse: parseMessagesRequest,
+  whole: message,
+  events: (job, _, signal) => messageEvents(job, signal),
+  quotaHeaders: messageQuotaHeaders,
+};
+
+/** With the same fingerprint, the same seed gives the same answer. */
+function completionsFrom(fingerprint: string): Protocol {
+  return {
+    parse: parseChatRequest,
+    whole: (job) => completion(identify(fingerprint), job),
+    events: (job, { includeUsage }, signal) =>
+      completionEvents(identify(fingerprint), job, includeUsage, signal),
+    quotaHeaders,
+  };
+}
+
 interface Route {
   readonly method: 'GET' | 'POST';
   readonly open?: true;
@@ -40,7 +70,8 @@ interface Route {
 }
 
 /**
- * Trains the model and serves it on 127.0.0.1 as the OpenAI chat-completions protocol.
+ * Trains the model and serves it on 127.0.0.1 in the protocols of OpenAI's chat completions and of
+ * Anthropic's messages.
  * Rejects with a TypeError or RangeError for bad options, with the system's error for a bad port.
  */
 export async function startModelServer(options: ModelServerOptions = {}): Promise<ModelServer> {
@@ -49,7 +80,6 @@ export async function startModelServer(options: ModelServerOptions = {}): Promis
   const model = new TrigramModel(corpus);
   const engine = new Engine(model, settings);
   const startedAt = performance.now();
-  // With the same fingerprint, the same seed gives the same answer.
   const fingerprint = `fp_${createHash('sha256').update(corpus.join('\n')).digest('hex').slice(0, 10)}`;
   const card = {
     id: MODEL,
@@ -85,8 +115,12 @@ export async function startModelServer(options: ModelServerOptions = {}): Promis
     [`/v1/models/${MODEL}`, { method: 'GET', answer: (_, res) => sendJson(res, 200, card) }],
     [
       '/v1/chat/completions',
-      { method: 'POST', answer: (req, res) => complete(engine, fingerprint, req, res) },
+      {
+        method: 'POST',
+        answer: (req, res) => complete(engine, completionsFrom(fingerprint), req, res),
+      },
     ],
+    [MESSAGES_PATH, { method: 'POST', answer: (req, res) => complete(engine, MESSAGES, req, res) }],
   ]);
 
   const answering = new Set<Promise<void>>();
@@ -128,8 +162,12 @@ async function respond(
   try {
     await routeOf(routes, req, apiKey).answer(req, res);
   } catch (error) {
-    refuse(res, error);
+    refuse(res, error, pathOf(req) === MESSAGES_PATH ? messageError : undefined);
   }
+}
+
+function pathOf(req: IncomingMessage): string {
+  return (req.url ?? '').split('?', 1)[0] ?? '';
 }
 
 function routeOf(
@@ -137,7 +175,7 @@ function routeOf(
   req: IncomingMessage,
   apiKey: string | undefined,
 ): Route {
-  const [path = ''] = (req.url ?? '').split('?', 1);
+  const path = pathOf(req);
   const route = routes.get(path);
   if (route === undefined) throw new ApiError(404, `Nothing is at ${path.slice(0, 128)}.`);
   if (req.method !== route.method) {
@@ -145,7 +183,8 @@ function routeOf(
     throw new ApiError(405, `Expected ${route.method} at ${path}.`, { headers });
   }
   if (apiKey !== undefined && route.open !== true) {
-    if (req.headers.authorization !== `Bearer ${apiKey}`) {
+    const { authorization, 'x-api-key': key } = req.headers;
+    if (authorization !== `Bearer ${apiKey}` && key !== apiKey) {
       throw new ApiError(401, 'Incorrect API key provided.', { code: 'invalid_api_key' });
     }
   }
@@ -154,27 +193,31 @@ function routeOf(
 
 async function complete(
   engine: Engine,
-  fingerprint: string,
+  protocol: Protocol,
   req: IncomingMessage,
   res: ServerResponse,
 ): Promise<void> {
-  const request = parseChatRequest(await readJson(req));
+  const request = protocol.parse(await readJson(req));
   // A client that left while it was read holds no place.
   if (res.closed) return;
-  const job = engine.admit(request);
+  let job: Job;
+  try {
+    job = engine.admit(request);
+  } finally {
+    // Refused or not, it is told how its quota stands.
+    res.setHeaders(new Map(Object.entries(protocol.quotaHeaders(engine.quota()))));
+  }
   const gone = new AbortController();
   res.once('close', () => {
     job.leave('aborted');
     gone.abort();
   });
-  const identity = identify(fingerprint);
   try {
     if (request.stream) {
-      const events = completionEvents(identity, job, request.includeUsage, gone.signal);
-      await sendEvents(res, events, gone.signal);
+      await sendEvents(res, protocol.events(job, request, gone.signal), gone.signal);
     } else {
       await job.finish(gone.signal);
-      sendJson(res, 200, completion(identity, job));
+      sendJson(res, 200, protocol.whole(job));
     }
   } catch (error) {
     if (!gone.signal.aborted) throw error;
@@ -224,7 +267,11 @@ function sendJson(
   res.end(JSON.stringify(body));
 }
 
-function refuse(res: ServerResponse, error: unknown): void {
+function refuse(
+  res: ServerResponse,
+  error: unknown,
+  bodyOf: (refusal: ApiError) => object = (refusal) => refusal,
+): void {
   if (res.destroyed) return;
   let refusal: ApiError;
   if (error instanceof ApiError) {
@@ -235,5 +282,5 @@ function refuse(res: ServerResponse, error: unknown): void {
   }
   // An answer that broke off must not look like one that ended.
   if (res.headersSent) res.destroy();
-  else sendJson(res, refusal.status, refusal, refusal.headers);
+  else sendJson(res, refusal.status, bodyOf(refusal), refusal.headers);
 }

@@ -10,9 +10,14 @@ export interface ModelServerOptions {
   readonly decodeMsPerToken?: number;
   /** Requests served at once; one more gets a 429. Default 5. */
   readonly parallel?: number;
+  /** Requests and tokens per window; more get a 429. 0 is no limit. Default 0. */
+  readonly requestsPerWindow?: number;
+  readonly tokensPerWindow?: number;
+  /** Default 60 000. */
+  readonly quotaWindowMs?: number;
   /** For requests that bring no `seed`. Default 1. */
   readonly seed?: number;
-  /** Asked of every request to `/v1`, as a Bearer token. Default: none is asked. */
+  /** Asked of every request to `/v1`, as a Bearer token or `x-api-key`. Default: none is asked. */
   readonly apiKey?: string;
   /** Paragraphs to learn from. Default: those of the repository. */
   readonly corpus?: readonly string[];
@@ -56,6 +61,27 @@ const NUMBERS: Readonly<Record<NumberName, NumberRule>> = {
     min: 1,
     max: 10_000,
     about: 'requests served at once; one more gets a 429',
+  },
+  requestsPerWindow: {
+    standard: 0,
+    integer: true,
+    min: 0,
+    max: 1_000_000_000,
+    about: 'requests granted per window; 0 is no limit',
+  },
+  tokensPerWindow: {
+    standard: 0,
+    integer: true,
+    min: 0,
+    max: 1_000_000_000,
+    about: 'tokens granted per window; 0 is no limit',
+  },
+  quotaWindowMs: {
+    standard: 60_000,
+    integer: false,
+    min: 1,
+    max: 86_400_000,
+    about: 'the window',
   },
   seed: {
     standard: 1,
@@ -134,7 +160,7 @@ export function usage(): string {
     flagOf(name),
     `${NUMBERS[name].about} (${NUMBERS[name].standard})`,
   ]);
-  rows.push(['api-key', 'Bearer token asked of every request to /v1 (none)']);
+  rows.push(['api-key', 'key asked of every request to /v1 (none)']);
   return [
     'Usage: node examples/model-server/main.ts [options]',
     '',

@@ -519,6 +519,7 @@ describe('the other routes', () => {
       served: 0,
       rejected: 0,
       aborted: 0,
+      limited: 0,
     });
   });
 
@@ -554,6 +555,9 @@ describe('startModelServer()', () => {
     ],
     [{ prefillMsPerToken: -1 }, '`prefillMsPerToken`'],
     [{ apiKey: '' }, '`apiKey`'],
+    [{ requestsPerWindow: -1 }, '`requestsPerWindow`'],
+    [{ tokensPerWindow: 0.5 }, '`tokensPerWindow`'],
+    [{ quotaWindowMs: 0 }, '`quotaWindowMs`'],
     [{ paralel: 5 }, 'Unknown option "paralel"'],
   ])('refuses %j', async (options, message) => {
     await expect(startModelServer({ port: 0, ...options })).rejects.toThrow(message);
