@@ -10,6 +10,7 @@ export default defineConfig({
     alias: [
       { find: /^sluice$/, replacement: source('index.ts') },
       { find: /^sluice\/http$/, replacement: source('http/index.ts') },
+      { find: /^sluice\/read-events$/, replacement: source('http/read-events.ts') },
       { find: /^sluice\/([\w-]+)$/, replacement: source('$1.ts') },
     ],
   },

@@ -28,6 +28,7 @@ function allowsFile(importer: string, { from, typeOnly }: Import): boolean {
       return from === 'gate.ts' && typeOnly;
     }
     case 2: {
+      if (from === 'http/read-events.ts') return false;
       return layerOf(from) === 1 ? typeOnly : folderOf(from) === folderOf(importer);
     }
     default: {
@@ -45,6 +46,10 @@ function allowsPackage(importer: string, { from, typeOnly }: Import): boolean {
     case 'nanoid': {
       // Where ids are made: in a primitive.
       return layerOf(importer) === 1 && importer !== 'gate.ts';
+    }
+    case 'eventsource-parser': {
+      // An optional peer: nothing that works without it may lead to it.
+      return importer === 'http/read-events.ts';
     }
     case 'node:async_hooks': {
       return ['session-manager.ts', 'internal/context.ts'].includes(importer);
@@ -195,6 +200,7 @@ describe('the check of the sources', () => {
     ['a-new-primitive.ts', "import { nanoid } from 'nanoid';"],
     ['redis/store.ts', "import { script } from './scripts.ts';\nimport type { A } from '../a.ts';"],
     ['http/pipe.ts', "import type { ServerResponse } from 'node:http';"],
+    ['http/read-events.ts', "import { createParser } from 'eventsource-parser';"],
     [
       'index.ts',
       "export {\n  compose,\n  type Gate,\n} from './gate.ts';\nexport * from './a.ts';",

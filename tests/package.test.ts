@@ -32,10 +32,13 @@ const PACKED_FROM = [
   'CHANGELOG.md',
 ];
 
+/** The subpaths that are not of one primitive. */
+const others = ['sluice', 'sluice/http', 'sluice/read-events', 'sluice/testing'];
+
 /** The subpaths of one primitive each, by the name of its class. */
 const primitives = new Map(
   specifiers
-    .filter((specifier) => !['sluice', 'sluice/http', 'sluice/testing'].includes(specifier))
+    .filter((specifier) => !others.includes(specifier))
     .map((specifier) => [className(specifier), specifier]),
 );
 
@@ -70,6 +73,8 @@ describe('the package', () => {
   /** An empty project that has installed the tarball. */
   let consumer: string;
   let packed: string[];
+  /** What could not be imported before the optional peer was there, with the errors. */
+  let unusable: string;
 
   const inConsumer = (name: string, source: string): void => {
     writeFileSync(join(consumer, name), source);
@@ -89,6 +94,15 @@ describe('the package', () => {
     inConsumer('package.json', '{ "private": true, "type": "module" }');
     const quiet = ['--prefer-offline', '--no-audit', '--no-fund'];
     await run(consumer, 'npm', 'install', ...quiet, join(work, filename));
+    inConsumer(
+      'without-peer.mjs',
+      `for (const specifier of ${JSON.stringify(specifiers)}) {
+        await import(specifier).catch(({ message }) => console.log(specifier, message));
+      }`,
+    );
+    unusable = await run(consumer, process.execPath, 'without-peer.mjs');
+    const peer = 'eventsource-parser';
+    symlinkSync(join(modules, peer), join(consumer, 'node_modules', peer));
   }, 120_000);
 
   afterAll(() => {
@@ -101,8 +115,8 @@ describe('the package', () => {
     expect(packed.filter((path) => !built.includes(path)).toSorted()).toEqual(about);
     // Nor would anything else of the whole repository.
     const whole = await pack(root, '--dry-run', '--ignore-scripts');
-    const others = whole.files.map(({ path }) => path).filter((path) => !path.startsWith('dist/'));
-    expect(others.toSorted()).toEqual(about);
+    const rest = whole.files.map(({ path }) => path).filter((path) => !path.startsWith('dist/'));
+    expect(rest.toSorted()).toEqual(about);
     const promised = Object.values(manifest.exports).map((target) => target.slice(2));
     expect(packed).toEqual(expect.arrayContaining(promised));
     const declared = promised.map((path) => path.replace(/\.js$/, '.d.ts'));
@@ -120,6 +134,10 @@ describe('the package', () => {
     ]);
     expect(Object.values(lock.packages).some((each) => each.hasInstallScript)).toBe(false);
     expect(manifest).toMatchObject({ type: 'module', sideEffects: false });
+  });
+
+  it('needs its optional peer for one subpath only', () => {
+    expect(unusable).toMatch(/^sluice\/read-events .*'eventsource-parser'.*\n$/);
   });
 
   it('is imported and required by every subpath, and is the same thing each way', async () => {
@@ -145,6 +163,7 @@ describe('the package', () => {
     expect(Object.keys(seen)).toEqual(specifiers);
     expect(seen).toMatchObject({
       sluice: expect.arrayContaining(['compose', 'wrap', 'systemClock', ...primitives.keys()]),
+      'sluice/read-events': ['ReadError', 'readEvents'],
       'sluice/testing': ['ManualClock', 'settle'],
     });
     for (const [name, specifier] of primitives) {
@@ -180,12 +199,15 @@ describe('the package', () => {
   });
 
   describe('when it is bundled', () => {
-    const bundle = async (source: string): Promise<string> => {
+    const bundle = async (
+      source: string,
+      platform: 'node' | 'browser' = 'node',
+    ): Promise<string> => {
       const { outputFiles } = await build({
         stdin: { contents: source, resolveDir: consumer },
         bundle: true,
         format: 'esm',
-        platform: 'node',
+        platform,
         write: false,
         logLevel: 'silent',
       });
@@ -204,6 +226,12 @@ describe('the package', () => {
         }
       },
     );
+
+    it('brings to a browser a reader of events that needs nothing of Node', async () => {
+      const code = await bundle("export { readEvents } from 'sluice/read-events';", 'browser');
+      expect(code).toContain('event-stream');
+      expect(code).not.toMatch(/\bnode:|\bprocess\b|\bBuffer\b/);
+    });
 
     it('brings nothing for an import that nobody uses', async () => {
       expect(

@@ -4,12 +4,14 @@ import { compileFunction } from 'node:vm';
 
 import * as sluice from 'sluice';
 import * as http from 'sluice/http';
+import * as readEvents from 'sluice/read-events';
 import * as testing from 'sluice/testing';
 import { expect } from 'vitest';
 
 const OURS: Readonly<Record<string, object>> = {
   sluice,
   'sluice/http': http,
+  'sluice/read-events': readEvents,
   'sluice/testing': testing,
 };
 
