@@ -16,7 +16,7 @@ import {
 import { Awaiters } from './internal/awaiters.ts';
 import { type Deadline, Deadlines } from './internal/deadlines.ts';
 import { deliver, Emitter, heard, post } from './internal/emitter.ts';
-import { Line, type LineNode } from './internal/line.ts';
+import { Line, type Slotted } from './internal/line.ts';
 import { optionNames } from './internal/options.ts';
 import { Run, type RunLimits, Runs } from './internal/runs.ts';
 import { type Summary, Tally } from './internal/tally.ts';
@@ -146,21 +146,41 @@ const CLOSE_OPTIONS = new Set(['waiting']);
 const RETRY_AFTER_MS = 1000;
 
 /** One who waits: for a permit, or for a task to start with one. */
-class Waiter implements LineNode<Waiter> {
-  previous: Waiter | undefined;
-  next: Waiter | undefined;
+class Waiter implements Slotted {
+  slot = 0;
   readonly id: number;
   readonly since: number;
   readonly call: Call;
+  /** Undefined for a permit. */
   task: ((context: SemaphoreContext) => unknown) | undefined;
   deadline: Deadline | undefined;
-  resolve!: (turn: never) => void;
-  reject!: (reason: unknown) => void;
+  /**
+   * Ends the wait. One function for both ends, and `TurnedAway` for the bad one: a waiting caller
+   * is mostly the promises and functions that it hangs on, and the garbage collector copies them all.
+   */
+  settle: ((turn: Waiter | TurnedAway) => void) | undefined;
 
-  constructor(id: number, since: number, call: Call) {
+  constructor(
+    id: number,
+    since: number,
+    call: Call,
+    task: ((context: SemaphoreContext) => unknown) | undefined,
+  ) {
     this.id = id;
     this.since = since;
     this.call = call;
+    this.task = task;
+    this.deadline = undefined;
+    this.settle = undefined;
+  }
+}
+
+/** What the wait of somebody ends with who gets no permit. */
+class TurnedAway {
+  readonly reason: unknown;
+
+  constructor(reason: unknown) {
+    this.reason = reason;
   }
 }
 
@@ -355,11 +375,13 @@ export class Semaphore
     try {
       const call =
         options === undefined ? DEFAULTS : this.#read('acquire', options, ACQUIRE_OPTIONS);
-      const waiter = this.#admit(call);
+      const waiter = this.#admit(call, undefined);
       if (waiter === undefined) return Promise.resolve(this.#permit(this.#lastId, call.weight));
       return new Promise((resolve, reject) => {
-        waiter.resolve = resolve;
-        waiter.reject = reject;
+        waiter.settle = (turn) => {
+          if (turn instanceof TurnedAway) reject(turn.reason);
+          else resolve(this.#permit(turn.id, turn.call.weight));
+        };
       });
     } catch (error) {
       return Promise.reject(error);
@@ -384,7 +406,7 @@ export class Semaphore
     try {
       callable('task', task);
       if (options !== undefined) call = this.#read('run', options, RUN_OPTIONS);
-      waiter = this.#admit(call);
+      waiter = this.#admit(call, task);
     } catch (error) {
       deliver(this);
       return Promise.reject(error);
@@ -394,13 +416,12 @@ export class Semaphore
       deliver(this);
       return this.#perform(task, permit, call);
     }
-    waiter.task = task;
+    const { promise, resolve } = Promise.withResolvers<Waiter | TurnedAway>();
+    waiter.settle = resolve;
     // The reaction to its turn runs in the async context of this call, where it is made, and not in
-    // that of whoever releases the permit.
-    const answer = new Promise<Waiter>((resolve, reject) => {
-      waiter.resolve = resolve;
-      waiter.reject = reject;
-    }).then(this.#start);
+    // that of whoever releases the permit. What the promise is resolved with gets as old as the
+    // promise to the garbage collector: so it is the waiter, and the permit is made only then.
+    const answer = promise.then(this.#start);
     deliver(this);
     return answer as Promise<T>;
   }
@@ -487,7 +508,7 @@ export class Semaphore
   }
 
   /** The verdict on a caller: undefined for its permits taken, a place in line, or a throw. */
-  #admit(call: Call): Waiter | undefined {
+  #admit(call: Call, task: Waiter['task']): Waiter | undefined {
     const { weight, signal, waitTimeoutMs } = call;
     if (this.#closed) throw this.#refuse(weight, new ClosedError('The semaphore'));
     if (signal?.aborted === true) {
@@ -510,7 +531,7 @@ export class Semaphore
       throw this.#refuse(weight, new QueueFullError(full));
     }
     if (waitTimeoutMs === 0) throw this.#refuse(weight, new WaitTimeoutError(0));
-    return this.#join(call);
+    return this.#join(call, task);
   }
 
   #refuse<E extends { readonly code: string } | undefined>(weight: number, error: E): E {
@@ -521,10 +542,10 @@ export class Semaphore
     return error;
   }
 
-  #join(call: Call): Waiter {
+  #join(call: Call, task: Waiter['task']): Waiter {
     const { weight, signal, waitTimeoutMs } = call;
     const now = this.#time.now();
-    const waiter = new Waiter(++this.#lastId, now, call);
+    const waiter = new Waiter(++this.#lastId, now, call, task);
     if (signal !== undefined) {
       this.#signals.add(signal, waiter);
       // A signal may abort while it is being subscribed to; nobody has been told of that.
@@ -584,14 +605,12 @@ export class Semaphore
       head !== undefined && head.call.weight <= this.#capacity - this.#active;
       head = this.#line.first
     ) {
-      const { id, call, since, task } = head;
+      const { id, call, since } = head;
       const waitedMs = this.#time.now() - since;
       this.#leave(head);
       this.#waitMs.add(waitedMs);
       this.#take(id, call.weight, waitedMs);
-      // A promise that has waited long is old to the garbage collector, and what it is resolved with
-      // gets old with it: so a run gets its waiter, which is as old, and makes its permit later.
-      head.resolve((task === undefined ? this.#permit(id, call.weight) : head) as never);
+      head.settle!(head);
     }
     this.#saturated = this.#active >= this.#capacity;
   }
@@ -606,7 +625,7 @@ export class Semaphore
   #cancel(waiter: Waiter, reason: unknown): void {
     this.#leave(waiter);
     this.#cancelled++;
-    waiter.reject(reason);
+    waiter.settle!(new TurnedAway(reason));
     if (heard(this, 'cancelled')) post(this, 'cancelled', this.#aboutWait(waiter));
   }
 
@@ -616,7 +635,7 @@ export class Semaphore
     for (const subject of subjects) {
       if (subject instanceof Run) runs.push(subject);
       // One who is not in line yet finds out by itself.
-      else if (subject.reject !== undefined) this.#cancel(subject, reason);
+      else if (subject.settle !== undefined) this.#cancel(subject, reason);
     }
     this.#pump();
     for (const run of runs) this.#runs.interrupt(run, reason);
@@ -631,7 +650,7 @@ export class Semaphore
       } else {
         this.#leave(subject);
         this.#timedOut++;
-        subject.reject(new WaitTimeoutError(now - subject.since));
+        subject.settle!(new TurnedAway(new WaitTimeoutError(now - subject.since)));
         if (heard(this, 'timedOut')) post(this, 'timedOut', this.#aboutWait(subject));
       }
     }
@@ -659,9 +678,11 @@ export class Semaphore
     deliver(this);
   }
 
-  /** What `run` goes on with when its turn has come. */
-  readonly #start = ({ id, call, task }: Waiter): Promise<unknown> =>
-    this.#perform(task!, this.#permit(id, call.weight), call);
+  /** What `run` goes on with when its wait has ended. */
+  readonly #start = (turn: Waiter | TurnedAway): unknown => {
+    if (turn instanceof TurnedAway) throw turn.reason;
+    return this.#perform(turn.task!, this.#permit(turn.id, turn.call.weight), turn.call);
+  };
 
   #perform<T>(
     task: (context: SemaphoreContext) => T | PromiseLike<T>,

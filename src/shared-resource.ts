@@ -13,7 +13,7 @@ import {
 import { captureContext } from './internal/context.ts';
 import { type Deadline, Deadlines } from './internal/deadlines.ts';
 import { deliver, Emitter, heard, post } from './internal/emitter.ts';
-import { Line, type LineNode } from './internal/line.ts';
+import { Line, type Slotted } from './internal/line.ts';
 import { type FallbackContext, type Instance, type Load, Loader } from './internal/loader.ts';
 import { optionNames } from './internal/options.ts';
 import { Run, type RunLimits, Runs } from './internal/runs.ts';
@@ -190,9 +190,8 @@ const DEFAULTS: Call = {
   graceMs: Infinity,
 };
 
-class Waiter<T> implements LineNode<Waiter<T>> {
-  previous: Waiter<T> | undefined;
-  next: Waiter<T> | undefined;
+class Waiter<T> implements Slotted {
+  slot = 0;
   readonly id: number;
   readonly since: number;
   readonly call: Call;

@@ -108,9 +108,7 @@ class Extras {
 }
 
 /** What a queue keeps of one call: its place in line, then its execution. */
-export class Entry extends Execution implements PriorityNode<Entry> {
-  previous: Entry | undefined;
-  next: Entry | undefined;
+export class Entry extends Execution implements PriorityNode {
   slot = 0;
   priority: number;
   readonly task: (context: never) => unknown;

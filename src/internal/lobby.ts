@@ -19,9 +19,7 @@ export interface Call extends RunLimits {
 }
 
 /** One who waits for a lease. */
-export class Waiter<Lease> implements PriorityNode<Waiter<Lease>> {
-  previous: Waiter<Lease> | undefined;
-  next: Waiter<Lease> | undefined;
+export class Waiter<Lease> implements PriorityNode {
   slot = 0;
   readonly id: number;
   readonly demand: Demand;

@@ -1,16 +1,16 @@
-import { Line } from './line.ts';
-import { RankIndex, type RankedNode } from './rank-index.ts';
+import { Line, type Slotted } from './line.ts';
+import { RankIndex } from './rank-index.ts';
 
 /** The most priorities that there can be: one bit each in a 32-bit mask. */
 export const MAX_PRIORITIES = 32;
 
 /** What waits in a priority line. `priority` may only be changed while the node is not in one. */
-export interface PriorityNode<T> extends RankedNode<T> {
+export interface PriorityNode extends Slotted {
   priority: number;
 }
 
 /** Those who wait with one priority. */
-class Band<T extends PriorityNode<T>> extends Line<T> {
+class Band<T extends PriorityNode> extends Line<T> {
   /** Made by the first question for a rank: who never asks does not pay. */
   ranks: RankIndex<T> | undefined;
   /** Whether anybody has asked since the index was made. */
@@ -23,7 +23,7 @@ class Band<T extends PriorityNode<T>> extends Line<T> {
  * and finding the head are O(1) whatever the length; a position is O(log n), and the first question
  * for one in a band O(n).
  */
-export class PriorityLine<T extends PriorityNode<T>> {
+export class PriorityLine<T extends PriorityNode> {
   readonly #bands: readonly Band<T>[];
   #occupied = 0;
   #length = 0;
@@ -62,7 +62,7 @@ export class PriorityLine<T extends PriorityNode<T>> {
     this.#occupied |= 1 << (node.priority - 1);
     this.#length++;
     if (band.ranks !== undefined && !band.ranks.append(node)) {
-      // Out of slots. Nobody asked since the last time: then the next question makes a new index.
+      // Out of bits. Nobody asked since the last time: then the next question makes a new index.
       band.ranks = band.asked ? new RankIndex(band) : undefined;
       band.asked = false;
     }
@@ -75,7 +75,7 @@ export class PriorityLine<T extends PriorityNode<T>> {
   insert(node: T, isBehind: (other: T) => boolean): void {
     const band = this.#bands[node.priority - 1]!;
     let other: T | undefined;
-    for (let last = band.last; last !== undefined && isBehind(last); last = last.previous) {
+    for (let last = band.last; last !== undefined && isBehind(last); last = band.before(last)) {
       other = last;
     }
     if (other === undefined) {
@@ -83,7 +83,7 @@ export class PriorityLine<T extends PriorityNode<T>> {
       return;
     }
     band.insertBefore(other, node);
-    // Slots follow the order of joining, which this node does not.
+    // Those behind it have got new slots.
     band.ranks = undefined;
     this.#length++;
   }
@@ -92,12 +92,10 @@ export class PriorityLine<T extends PriorityNode<T>> {
   remove(node: T): void {
     const band = this.#bands[node.priority - 1]!;
     band.ranks?.remove(node);
-    band.remove(node);
+    const moved = band.remove(node);
     this.#length--;
-    if (band.length === 0) {
-      this.#occupied &= ~(1 << (node.priority - 1));
-      band.ranks = undefined;
-    }
+    if (band.length === 0) this.#occupied &= ~(1 << (node.priority - 1));
+    if (moved || band.length === 0) band.ranks = undefined;
   }
 
   /** How many are called before `node`, plus one. */

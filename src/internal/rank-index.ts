@@ -1,37 +1,36 @@
-import type { Line, LineNode } from './line.ts';
-
-/** A node with a place to remember its slot in. */
-export interface RankedNode<T> extends LineNode<T> {
-  slot: number;
-}
+import type { Line, Slotted } from './line.ts';
 
 /**
  * Tells how many nodes of a line stand before a given one, in O(log n).
  *
- * Nodes get slots in the order in which they join, and keep them; a slot whose node has left stays
- * empty. One bit a slot says who is there, 32 to a word; a Fenwick tree (P. Fenwick, "A new data
+ * It counts by the slots that the nodes have in the line. One bit a slot says who is there, 32 to a word; a Fenwick tree (P. Fenwick, "A new data
  * structure for cumulative frequency tables", 1994) over the words counts the bits of whole ranges.
  * A rank is then the tree's sum before the word plus the bits below in the word:
  *
  *     slots   0 … 31 │ 32 … 63 │ 64 … 95         rank(70) = tree(words 0, 1) + ones(bits 64 … 69)
  *     word       0   │    1    │    2
  *
- * Slots are used up by arrivals: when `append` finds none left the owner builds a new index, which
- * packs those still there. That is O(n) once in at least n arrivals.
+ * It has bits for twice the slots that the line spans when it is made. Slots are used up by arrivals:
+ * when `append` finds that there is no bit left the owner makes a new index, which is O(n) once in at
+ * least n arrivals. It has to, too, when the line has given its nodes new slots.
  */
-export class RankIndex<T extends RankedNode<T>> {
+export class RankIndex<T extends Slotted> {
   readonly #bits: Uint32Array;
   /** `#tree[i]` counts the words that end with word `i - 1`, as many as the lowest set bit of `i`. */
   readonly #tree: Int32Array;
-  #nextSlot = 0;
+  /** The slot of the first bit. */
+  readonly #base: number;
 
   constructor(line: Line<T>) {
-    const words = 1 << (32 - Math.clz32((2 * Math.max(line.length, 32) - 1) >>> 5));
+    const { first, last } = line;
+    this.#base = first?.slot ?? 0;
+    const span = first === undefined ? 0 : last!.slot - first.slot + 1;
+    const words = 1 << (32 - Math.clz32((2 * Math.max(span, 32) - 1) >>> 5));
     this.#bits = new Uint32Array(words);
     this.#tree = new Int32Array(words + 1);
     for (const node of line) {
-      node.slot = this.#nextSlot++;
-      this.#bits[node.slot >>> 5]! |= 1 << (node.slot & 31);
+      const bit = node.slot - this.#base;
+      this.#bits[bit >>> 5]! |= 1 << (bit & 31);
     }
     for (let word = 1; word <= words; word++) {
       this.#tree[word]! += ones(this.#bits[word - 1]!);
@@ -40,31 +39,33 @@ export class RankIndex<T extends RankedNode<T>> {
     }
   }
 
-  /** Gives `node`, the newest in the line, its slot; false when there is none left. */
+  /** Counts `node`, the newest in the line; false when there is no bit for its slot. */
   append(node: T): boolean {
-    if (this.#nextSlot >>> 5 === this.#bits.length) return false;
-    node.slot = this.#nextSlot++;
-    this.#bits[node.slot >>> 5]! |= 1 << (node.slot & 31);
-    this.#add(node.slot, 1);
+    const bit = node.slot - this.#base;
+    if (bit >>> 5 >= this.#bits.length) return false;
+    this.#bits[bit >>> 5]! |= 1 << (bit & 31);
+    this.#add(bit, 1);
     return true;
   }
 
-  /** `node` leaves its slot. */
+  /** Counts `node` no longer; it has its slot still. */
   remove(node: T): void {
-    this.#bits[node.slot >>> 5]! &= ~(1 << (node.slot & 31));
-    this.#add(node.slot, -1);
+    const bit = node.slot - this.#base;
+    this.#bits[bit >>> 5]! &= ~(1 << (bit & 31));
+    this.#add(bit, -1);
   }
 
   /** How many nodes stand before `node`. */
   rank(node: T): number {
-    const word = node.slot >>> 5;
-    let before = ones(this.#bits[word]! & ((1 << (node.slot & 31)) - 1));
+    const bit = node.slot - this.#base;
+    const word = bit >>> 5;
+    let before = ones(this.#bits[word]! & ((1 << (bit & 31)) - 1));
     for (let i = word; i > 0; i &= i - 1) before += this.#tree[i]!;
     return before;
   }
 
-  #add(slot: number, change: number): void {
-    for (let i = (slot >>> 5) + 1; i < this.#tree.length; i += i & -i) this.#tree[i]! += change;
+  #add(bit: number, change: number): void {
+    for (let i = (bit >>> 5) + 1; i < this.#tree.length; i += i & -i) this.#tree[i]! += change;
   }
 }
 

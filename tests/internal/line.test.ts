@@ -1,10 +1,10 @@
+import { fc, test } from '@fast-check/vitest';
 import { describe, expect, it } from 'vitest';
 
-import { Line, type LineNode } from '../../src/internal/line.ts';
+import { Line, type Slotted } from '../../src/internal/line.ts';
 
-class Node implements LineNode<Node> {
-  previous: Node | undefined;
-  next: Node | undefined;
+class Node implements Slotted {
+  slot = 0;
   readonly name: string;
 
   constructor(name: string) {
@@ -46,9 +46,9 @@ describe('Line', () => {
     for (const name of leaving) line.remove(nodes.find((node) => node.name === name)!);
     expect([order(line), line.length]).toEqual([left, left.length]);
     expect([line.first?.name, line.last?.name]).toEqual([left.at(0), left.at(-1)]);
-    // Who has left keeps no neighbours alive.
-    const gone = nodes.filter(({ name }) => leaving.includes(name));
-    expect(gone.flatMap(({ previous, next }) => [previous, next]).filter(Boolean)).toEqual([]);
+    expect(nodes.map((node) => line.has(node) !== leaving.includes(node.name))).not.toContain(
+      false,
+    );
     line.push(new Node('z'));
     expect(order(line)).toBe(`${left}z`);
   });
@@ -63,7 +63,7 @@ describe('Line', () => {
     expect([order(line), line.length]).toEqual([right, 4]);
     // Both ways.
     const back: string[] = [];
-    for (let node = line.last; node !== undefined; node = node.previous) back.push(node.name);
+    for (let node = line.last; node !== undefined; node = line.before(node)) back.push(node.name);
     expect(back.toReversed().join('')).toBe(right);
   });
 
@@ -75,5 +75,62 @@ describe('Line', () => {
       line.remove(node);
     }
     expect([shown.join(''), line.length]).toEqual(['abcd', 0]);
+  });
+
+  it('shows nobody who has left before its turn', () => {
+    const { line, nodes } = lineOf('abcd');
+    const shown: string[] = [];
+    for (const node of line) {
+      shown.push(node.name);
+      if (node.name === 'b') line.remove(nodes[2]!);
+    }
+    expect(shown.join('')).toBe('abd');
+  });
+
+  // Long enough that empty slots are packed and dropped many times over.
+  test.prop([
+    fc.array(
+      fc.oneof(
+        { weight: 3, arbitrary: fc.constant('push' as const) },
+        { weight: 2, arbitrary: fc.constant('shift' as const) },
+        { weight: 2, arbitrary: fc.nat() },
+        { weight: 1, arbitrary: fc.nat().map((at) => ({ at })) },
+        { weight: 1, arbitrary: fc.constantFrom('many' as const, 'all but a few' as const) },
+      ),
+      { maxLength: 60, size: 'max' },
+    ),
+  ])('is an array from which anybody may leave', (steps) => {
+    const line = new Line<Node>();
+    const model: Node[] = [];
+    const leave = (index: number): void => {
+      const [node] = model.splice(index, 1);
+      const slots = model.map(({ slot }) => slot);
+      const moved = line.remove(node!);
+      if (!moved) expect(model.map(({ slot }) => slot)).toEqual(slots);
+    };
+    const join = (): void => {
+      const node = new Node('');
+      line.push(node);
+      model.push(node);
+    };
+    for (const step of steps) {
+      if (step === 'push') join();
+      else if (step === 'many') for (let i = 0; i < 150; i++) join();
+      else if (model.length === 0) continue;
+      else if (step === 'shift') leave(0);
+      else if (step === 'all but a few') while (model.length > 7) leave((model.length * 7) % 11);
+      else if (typeof step === 'number') leave(step % model.length);
+      else {
+        const node = new Node('');
+        const index = step.at % model.length;
+        line.insertBefore(model[index]!, node);
+        model.splice(index, 0, node);
+      }
+      expect([...line]).toEqual(model);
+      expect([line.length, line.first, line.last]).toEqual([model.length, model[0], model.at(-1)]);
+      expect(model.slice(0, 9).map((node) => line.before(node))).toEqual(
+        model.slice(0, 9).map((_, index) => model[index - 1]),
+      );
+    }
   });
 });

@@ -7,9 +7,7 @@ import {
   type PriorityNode,
 } from '../../src/internal/priority-line.ts';
 
-class Node implements PriorityNode<Node> {
-  previous: Node | undefined;
-  next: Node | undefined;
+class Node implements PriorityNode {
   slot = 0;
   priority: number;
   readonly at: number;

@@ -1,12 +1,10 @@
 import { fc, test } from '@fast-check/vitest';
 import { describe, expect, it } from 'vitest';
 
-import { Line } from '../../src/internal/line.ts';
-import { RankIndex, type RankedNode } from '../../src/internal/rank-index.ts';
+import { Line, type Slotted } from '../../src/internal/line.ts';
+import { RankIndex } from '../../src/internal/rank-index.ts';
 
-class Node implements RankedNode<Node> {
-  previous: Node | undefined;
-  next: Node | undefined;
+class Node implements Slotted {
   slot = 0;
 }
 
@@ -35,35 +33,44 @@ describe('RankIndex', () => {
   test.prop([
     fc.integer({ min: 0, max: 300 }),
     fc.array(fc.nat(), { maxLength: 300, size: 'max' }),
-  ])('stays right whoever leaves, until it has no slots left, and says so', (length, steps) => {
+  ])('stays right whoever leaves, until it has no bits left, and says so', (length, steps) => {
     const { line, nodes, ranks } = filled(length);
     for (const step of steps) {
       if (step % 2 === 0 && nodes.length > 0) {
         const [node] = nodes.splice(step % nodes.length, 1);
         ranks.remove(node!);
-        line.remove(node!);
+        // The line has packed itself: the owner makes a new index.
+        if (line.remove(node!)) return;
       } else {
         const node = new Node();
         line.push(node);
         if (!ranks.append(node)) return;
         nodes.push(node);
       }
+      expect(nodes.map((node) => ranks.rank(node))).toEqual(nodes.map((_, index) => index));
     }
-    expect(nodes.map((node) => ranks.rank(node))).toEqual(nodes.map((_, index) => index));
   });
 
-  it('refuses who comes when all slots have been used, empty ones too', () => {
+  it('refuses who comes when all bits have been used, empty slots too', () => {
     const { line, nodes, ranks } = filled(10);
-    for (const node of nodes) ranks.remove(node);
+    for (const node of nodes.slice(1)) ranks.remove(node);
     let room = 0;
-    for (let node = new Node(); ranks.append(node); node = new Node()) {
-      room++;
+    for (;;) {
+      const node = new Node();
       line.push(node);
-      expect(ranks.rank(node)).toBe(room - 1);
+      if (!ranks.append(node)) break;
+      room++;
+      expect(ranks.rank(node)).toBe(room);
       if (room > 10_000) break;
     }
     expect(room).toBeGreaterThanOrEqual(10);
     expect(room).toBeLessThan(1000);
-    expect(ranks.append(new Node())).toBe(false);
+  });
+
+  it('counts from the first in the line, wherever that is', () => {
+    const { line, nodes } = filled(50);
+    for (const node of nodes.slice(0, 20)) line.remove(node);
+    const ranks = new RankIndex(line);
+    expect(nodes.slice(20).map((node) => ranks.rank(node))).toEqual([...Array(30).keys()]);
   });
 });
