@@ -29,10 +29,10 @@ export async function serve(listener: RequestListener): Promise<Served> {
 }
 
 /** A GET by hand over a socket, of which a test reads when and as much as it likes. */
-export function rawGet(port: number, headers = ''): Socket {
+export function rawGet(port: number, headers = '', path = '/'): Socket {
   const socket = connect(port, '127.0.0.1');
   socket.on('error', () => {});
-  socket.write(`GET / HTTP/1.1\r\nHost: test\r\n${headers}\r\n`);
+  socket.write(`GET ${path} HTTP/1.1\r\nHost: test\r\n${headers}\r\n`);
   return socket;
 }
 
