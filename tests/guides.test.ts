@@ -2,7 +2,7 @@ import { EventEmitter, once } from 'node:events';
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
-import type { SessionManager } from 'sluice';
+import type { RateLimiter, SessionManager } from 'sluice';
 import { describe, expect, it, vi } from 'vitest';
 
 import { runExamples } from './support/doc-examples.ts';
@@ -71,5 +71,34 @@ describe('docs/shared-resource.md', () => {
       unloaded,
     });
     expect(unloaded).toEqual(['minilm', 'bge']);
+  });
+});
+
+describe('docs/rate-limiter.md', () => {
+  it('has examples that do what they say', async () => {
+    const refuse = vi.fn<(retryAfterMs: number) => void>();
+    const usage = { usage: { total_tokens: 1500 } };
+    const answers = [
+      new Response(null, { status: 429, headers: { 'retry-after-ms': '1' } }),
+      new Response('Because.'),
+    ];
+    const { limiter } = (await runExamples('docs/rate-limiter.md', {
+      signal: new AbortController().signal,
+      refuse,
+      prompt: 'Why?',
+      estimate: (prompt: string) => prompt.length + 1000,
+      callModel: async () => usage,
+      callApi: async () => answers.shift(),
+      user: 'ann',
+      response: new Response(null, {
+        status: 429,
+        headers: { 'retry-after-ms': '1', 'x-ratelimit-remaining-tokens': '20000' },
+      }),
+    })) as unknown as { limiter: RateLimiter<'requests' | 'tokens'> };
+    expect(refuse).not.toHaveBeenCalled();
+    expect(answers).toEqual([]);
+    // 1500 of the guide's first call, what the upstream did not have, and one call of the last recipe.
+    expect(limiter.stats()).toMatchObject({ granted: 3, active: 0, waiting: 0 });
+    expect(limiter.available('tokens')).toBeLessThan(20_000);
   });
 });
