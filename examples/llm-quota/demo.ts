@@ -1,34 +1,27 @@
 import { type ModelServer, startModelServer } from '../model-server/server.ts';
 import type { Quota } from './limited.ts';
-import { anthropic, openai, type Provider } from './providers.ts';
+import { anthropic, openai } from './providers.ts';
 import { exhaust, type Report } from './report.ts';
 
 /** Per two seconds instead of per minute, so that it need not run for minutes. */
 const WINDOW_MS = 2000;
 
 /** Here it is tokens that are short, … */
-const OPENAI: Quota = { requests: 60, tokens: 2400, windowMs: WINDOW_MS };
+const OPENAI: Quota = { requests: 30, tokens: 1200, windowMs: WINDOW_MS };
 /** … and here requests. */
-const ANTHROPIC: Quota = { requests: 40, tokens: 6000, windowMs: WINDOW_MS };
+const ANTHROPIC: Quota = { requests: 20, tokens: 3000, windowMs: WINDOW_MS };
 
 /** Both providers side by side, each with `calls` questions. Resolves when nothing is left of it. */
-export function demo(calls: number): Promise<Report[]> {
-  return Promise.all([
-    ask((url) => openai(`${url}/v1`), OPENAI, calls),
-    ask((url) => anthropic(url), ANTHROPIC, calls),
-  ]);
-}
-
-async function ask(
-  providerAt: (url: string) => Provider,
-  quota: Quota,
-  calls: number,
-): Promise<Report> {
-  const server = await startProvider(quota);
+export async function demo(calls: number): Promise<Report[]> {
+  const servers = await Promise.all([startProvider(OPENAI), startProvider(ANTHROPIC)]);
   try {
-    return await exhaust(providerAt(server.url), quota, calls);
+    const [first, second] = servers;
+    return await Promise.all([
+      exhaust(openai(`${first.url}/v1`), OPENAI, calls),
+      exhaust(anthropic(second.url), ANTHROPIC, calls),
+    ]);
   } finally {
-    await server.close();
+    await Promise.all(servers.map((server) => server.close()));
   }
 }
 

@@ -12,10 +12,10 @@ export interface Quota {
 
 /**
  * How much of a quota may be saved up and go at once. The provider counts the first requests a
- * little after they were sent, and has filled up less by the time that the next ones come: the rest
- * is for that. It costs nothing after the first burst.
+ * little after they were sent, and has filled up less by the time that the next ones come: the other
+ * half is for that. It costs nothing after the first burst.
  */
-const BURST = 0.8;
+const BURST = 0.5;
 
 /** A call that is refused more often has another problem. */
 const MAX_REFUSALS = 20;

@@ -6,7 +6,7 @@ import { tableOf } from './report.ts';
 const MAX_CALLS = 100_000;
 
 try {
-  const { values } = parseArgs({ options: { calls: { type: 'string', default: '150' } } });
+  const { values } = parseArgs({ options: { calls: { type: 'string', default: '60' } } });
   const calls = callsOf(values.calls);
   console.log(`${calls} questions for each provider, all at once …`);
   console.log(tableOf(await demo(calls)));
