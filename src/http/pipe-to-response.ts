@@ -95,12 +95,27 @@ function writeHead(out: Outgoing, status: number, headers: Iterable<[string, str
 }
 
 async function send(out: Outgoing, frames: Frames, handle: Handle): Promise<void> {
+  let goOn: (() => void) | undefined;
+  const wake = (): void => goOn?.();
+  // Once for all, and not in a chain: compressing middleware hands listeners for `drain` to a stream
+  // of its own, from which `off` does not take them, and returns that stream.
+  out.on('drain', wake);
+  out.on('close', wake);
   for (let chunk = await frames.next(); chunk !== undefined; chunk = await frames.next()) {
-    if (isClosed(out)) return;
+    if (isClosed(out)) break;
     const taken = out.write(chunk);
     out.flush?.();
-    if (!taken) await drained(out, handle);
+    if (taken) continue;
+    // Until the client takes more, or is gone, or the stream is ended and there is no need to wait.
+    await new Promise<void>((resolve) => {
+      goOn = resolve;
+      handle.onStop(resolve);
+      if (isClosed(out) || handle.ending !== undefined) resolve();
+    });
+    handle.onStop(undefined);
   }
+  out.off('drain', wake);
+  out.off('close', wake);
   if (isClosed(out)) return;
   const stalled = handle.ending?.outcome === 'timeout' && out.writableNeedDrain;
   if (frames.untold !== undefined || stalled) {
@@ -119,20 +134,6 @@ function cut(out: Outgoing): void {
 
 function isClosed(out: Outgoing): boolean {
   return out.stream === undefined ? out.destroyed : out.stream.destroyed;
-}
-
-/** Until the client takes more, or is gone, or the stream is ended and there is no need to wait. */
-function drained(out: Outgoing, handle: Handle): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      out.off('drain', done).off('close', done);
-      handle.onStop(undefined);
-      resolve();
-    };
-    out.on('drain', done).on('close', done);
-    handle.onStop(done);
-    if (isClosed(out) || handle.ending !== undefined) done();
-  });
 }
 
 /** Until the operating system has all of it; a client that takes nothing for `stallMs` is cut off. */
