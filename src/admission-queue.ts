@@ -370,11 +370,7 @@ export class AdmissionQueue
     const starts = entry.holding;
     // What lets a waiting task start is a promise whose reaction is made here: the reaction runs in
     // the async context of this call, not in that of whoever gives the place up.
-    const turn = new Promise<never>((resolve, reject) => {
-      entry.resolve = resolve;
-      entry.reject = reject;
-    });
-    const answer = starts ? turn : turn.then(this.#startAnswering);
+    const answer = starts ? entry.asked() : entry.turn().then(this.#startAnswering);
     this.#announce(entry);
     if (starts) this.#start(entry);
     return answer;
@@ -402,11 +398,7 @@ export class AdmissionQueue
       return entry.ticket;
     }
     const starts = entry.holding;
-    if (!starts) {
-      void new Promise<Entry>((resolve) => {
-        entry.resolve = resolve;
-      }).then(this.#start);
-    }
+    if (!starts) void entry.turn().then(this.#start);
     this.#announce(entry);
     if (starts) this.#start(entry);
     return entry.ticket;
@@ -469,7 +461,7 @@ export class AdmissionQueue
     if (!this.#paused) return;
     this.#paused = false;
     if (heard(this, 'resumed')) post(this, 'resumed', this.#gauges());
-    this.#pump();
+    this.#pump(this.#time.now());
     deliver(this);
   }
 
@@ -479,7 +471,7 @@ export class AdmissionQueue
     if (concurrency === this.#concurrency) return;
     this.#concurrency = concurrency;
     if (heard(this, 'resized')) post(this, 'resized', { concurrency, ...this.#gauges() });
-    this.#pump();
+    this.#pump(this.#time.now());
     deliver(this);
   }
 
@@ -690,9 +682,8 @@ export class AdmissionQueue
   }
 
   /** Gives free places to the first in line (Q3). */
-  #pump(): void {
+  #pump(now: number): void {
     if (!this.#paused && this.#line.length > 0) {
-      const now = this.#time.now();
       while (this.#line.length > 0 && this.#running.length < this.#concurrency) {
         const entry = this.#line.head!;
         this.#line.remove(entry);
@@ -704,7 +695,7 @@ export class AdmissionQueue
     this.#saturated = this.#running.length >= this.#concurrency;
   }
 
-  /** Calls the task, unless its caller was answered between the grant and now. */
+  /** Calls the task, unless its caller has been answered: in line, or between the grant and now. */
   readonly #start = (entry: Entry): void => {
     const { signal } = entry.call;
     if (signal?.aborted === true && entry.status === 'active') {
@@ -712,26 +703,24 @@ export class AdmissionQueue
     }
     if (entry.status === 'active') {
       entry.perform(entry.task as (context: QueueContext) => unknown, new Context(entry));
-    } else {
+    } else if (entry.holding) {
       this.#unwatch(entry);
       this.#vacate(entry);
-      this.#pump();
+      this.#pump(this.#time.now());
       this.#checkIdle();
       deliver(this);
     }
   };
 
-  /** What `run` goes on with when its turn has come. */
+  /** What `run` goes on with when its wait has ended. */
   readonly #startAnswering = (entry: Entry): Promise<never> => {
     if (entry.status !== 'active') {
       this.#start(entry);
-      return entry.result as Promise<never>;
+      throw entry.reason;
     }
-    return new Promise((resolve, reject) => {
-      entry.resolve = resolve;
-      entry.reject = reject;
-      this.#start(entry);
-    });
+    const answer = entry.asked();
+    this.#start(entry);
+    return answer;
   };
 
   /** The task is over: the place goes on, then the caller is answered, then listeners hear of it. */
@@ -751,7 +740,7 @@ export class AdmissionQueue
           post(this, 'failed', { ...this.#aboutWait(entry), ranMs, error: value });
         }
       }
-      this.#pump();
+      this.#pump(now);
       this.#checkIdle();
       if (!answered) entry.answer(ok ? 'completed' : 'failed', ok, value);
       deliver(this);
@@ -831,7 +820,7 @@ export class AdmissionQueue
         if (heard(this, 'overrun')) post(this, 'overrun', { ...this.#aboutWait(entry), ranMs });
       }
     }
-    this.#pump();
+    this.#pump(now);
     this.#checkIdle();
     // Last, since it runs the tasks' abort listeners, which may interrupt others of them.
     for (const entry of late) {

@@ -120,8 +120,9 @@ export class Entry extends Execution implements PriorityNode {
   /** Whether it has one of the queue's places, which may outlast the answer to its caller. */
   holding = false;
   deadline: Deadline | undefined;
-  /** Lets the task start in the caller's async context; then answers the caller of `run`. */
+  /** Ends the wait, one way or the other; then answers the caller of `run`. */
   resolve: ((value: never) => void) | undefined;
+  /** Only while it answers: one function less for each that waits. */
   reject: ((reason: unknown) => void) | undefined;
   readonly #owner: EntryOwner;
   #extras: Extras | undefined;
@@ -180,6 +181,26 @@ export class Entry extends Execution implements PriorityNode {
     return extra.result.promise;
   }
 
+  /** Why it was not, or will not be, completed. */
+  get reason(): unknown {
+    return this.#extras?.outcome?.value;
+  }
+
+  /** The end of its wait. */
+  turn(): Promise<this> {
+    const { promise, resolve } = Promise.withResolvers<this>();
+    this.resolve = resolve;
+    return promise;
+  }
+
+  /** The answer to the caller of `run`. */
+  asked(): Promise<never> {
+    return new Promise((resolve, reject) => {
+      this.resolve = resolve;
+      this.reject = reject;
+    });
+  }
+
   /** Answers the caller, once. */
   answer(status: TicketStatus, ok: boolean, value: unknown): void {
     const { resolve, reject } = this;
@@ -188,14 +209,15 @@ export class Entry extends Execution implements PriorityNode {
     // gets old with it: so it refers to nothing that nobody can ask for.
     this.resolve = undefined;
     this.reject = undefined;
-    if (ok) resolve?.(value as never);
-    else reject?.(value);
     if (!ok || this.#extras?.ticket !== undefined) {
       this.#extra.outcome = { ok, value };
       settle(this.#extra);
     } else {
       this.#value = value;
     }
+    if (ok) resolve?.(value as never);
+    else if (reject !== undefined) reject(value);
+    else resolve?.(this as never);
   }
 
   protected override settled(ok: boolean, value: unknown): void {
