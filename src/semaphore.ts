@@ -127,7 +127,7 @@ export interface SemaphoreEvents {
   refused: SemaphoreRefusedEvent;
   /** A permit has been held for longer than `maxHoldMs`. */
   overheld: SemaphoreEvent;
-  /** A task that did not settle within `graceMs` of its abort has lost its permit. */
+  /** A task has not settled within `graceMs` of its abort: it loses its permit, `released` follows. */
   overrun: SemaphoreRanEvent;
   resized: SemaphoreResizedEvent;
   /** The last permit has been taken. */
@@ -379,8 +379,12 @@ export class Semaphore
       if (waiter === undefined) return Promise.resolve(this.#permit(this.#lastId, call.weight));
       return new Promise((resolve, reject) => {
         waiter.settle = (turn) => {
-          if (turn instanceof TurnedAway) reject(turn.reason);
-          else resolve(this.#permit(turn.id, turn.call.weight));
+          try {
+            if (turn instanceof TurnedAway) throw turn.reason;
+            resolve(this.#permit(turn.id, turn.call.weight));
+          } catch (reason) {
+            reject(reason);
+          }
         };
       });
     } catch (error) {
@@ -403,18 +407,19 @@ export class Semaphore
   ): Promise<T> {
     let call = DEFAULTS;
     let waiter: Waiter | undefined;
+    let permit: HeldPermit | undefined;
     try {
       callable('task', task);
       if (options !== undefined) call = this.#read('run', options, RUN_OPTIONS);
       waiter = this.#admit(call, task);
+      if (waiter === undefined) permit = this.#permit(this.#lastId, call.weight);
     } catch (error) {
       deliver(this);
       return Promise.reject(error);
     }
     if (waiter === undefined) {
-      const permit = this.#permit(this.#lastId, call.weight);
       deliver(this);
-      return this.#perform(task, permit, call);
+      return this.#perform(task, permit!, call);
     }
     const { promise, resolve } = Promise.withResolvers<Waiter | TurnedAway>();
     waiter.settle = resolve;
@@ -575,13 +580,17 @@ export class Semaphore
     }
   }
 
-  /** What stands for the permits that `take` has taken. */
+  /** What stands for the permits that `take` has taken. Where the clock throws they are back. */
   #permit(id: number, weight: number): HeldPermit {
     const permit = new HeldPermit(id, weight, this.#giveBack);
-    if (this.#maxHoldMs < Infinity) {
+    if (this.#maxHoldMs === Infinity) return permit;
+    try {
       permit.deadline = this.#holds.add(permit, this.#time.now() + this.#maxHoldMs);
+      return permit;
+    } catch (error) {
+      permit.release();
+      throw error;
     }
-    return permit;
   }
 
   #returned(permit: HeldPermit): void {
@@ -699,8 +708,10 @@ export class Semaphore
     }
     // Nothing can interrupt this task: the same with less.
     try {
-      return Promise.resolve(task(new Context(permit, undefined))).then(
-        (value) => {
+      // The platform's own `then`: one that a promise brings along may do anything.
+      return Promise.prototype.then.call(
+        Promise.resolve(task(new Context(permit, undefined))),
+        (value: T) => {
           permit.release();
           return value;
         },
@@ -708,7 +719,7 @@ export class Semaphore
           permit.release();
           throw error;
         },
-      );
+      ) as Promise<T>;
     } catch (error) {
       permit.release();
       return Promise.reject(error);

@@ -702,6 +702,18 @@ describe('Semaphore', () => {
       expect(semaphore.stats()).toMatchObject({ acquired: 2, released: 2, active: 0 });
     });
 
+    it('does not call the own `then` of a promise (H098)', async () => {
+      const semaphore = new Semaphore(1);
+      const own = vi.fn<() => unknown>(() => 'no promise');
+      const answer = semaphore.run(() =>
+        Object.assign(Promise.resolve('value'), { then: own as Promise<string>['then'] }),
+      );
+      expect(answer).toBeInstanceOf(Promise);
+      expect(await answer).toBe('value');
+      expect(own).not.toHaveBeenCalled();
+      expect(semaphore.active).toBe(0);
+    });
+
     it.each([
       ['with nothing to interrupt it', {}],
       ['with a signal', { signal: new AbortController().signal }],
@@ -1362,6 +1374,27 @@ describe('Semaphore', () => {
     expect(task).not.toHaveBeenCalled();
     expect(seenNumbers(semaphore)).toEqual(before);
     expect(permit.release()).toBe(true);
+  });
+
+  it('holds nothing where the clock goes mad between a permit and its maxHoldMs (H090)', async () => {
+    let now = 0;
+    const clock = { now: () => now, setTimeout: () => 0, clearTimeout: () => undefined };
+    const semaphore = new Semaphore({ capacity: 1, maxHoldMs: 10, clock });
+    now = Number.NaN;
+    expect(() => semaphore.tryAcquire()).toThrow(RangeError);
+    await expect(semaphore.acquire()).rejects.toThrow(RangeError);
+    const task = vi.fn<() => void>();
+    await expect(semaphore.run(task)).rejects.toThrow(RangeError);
+    expect(task).not.toHaveBeenCalled();
+    expect(semaphore.active).toBe(0);
+    // From the reading on that comes after the one for the wait.
+    now = 0;
+    const held = semaphore.tryAcquire()!;
+    const waiting = semaphore.acquire();
+    clock.now = () => (now++ === 0 ? 0 : Number.NaN);
+    held.release();
+    await expect(waiting).rejects.toThrow(RangeError);
+    expect(semaphore.active).toBe(0);
   });
 });
 
