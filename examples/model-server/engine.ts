@@ -6,9 +6,6 @@ import type { ChatRequest } from './request.ts';
 import type { Settings } from './settings.ts';
 import { tokenize, type TrigramModel } from './trigram.ts';
 
-/** Without this the model would often stop after a few words. */
-const MIN_TOKENS = 40;
-
 /** `setTimeout` takes a longer one for 1 ms. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
@@ -55,7 +52,7 @@ export class Engine {
    * job that is left by its client has not used of its quota is lost.
    */
   admit(request: ChatRequest): Job {
-    const { parallel, prefillMsPerToken, decodeMsPerToken, seed } = this.#settings;
+    const { parallel, prefillMsPerToken, decodeMsPerToken, minTokens, seed } = this.#settings;
     if (this.#jobs.size >= parallel) {
       this.#rejected += 1;
       throw this.#overloaded();
@@ -69,7 +66,7 @@ export class Engine {
     }
     const job: Job = new Job({
       promptTokens,
-      ...compose(this.#model, request, request.seed ?? seed),
+      ...compose(this.#model, request, request.seed ?? seed, minTokens),
       firstTokenAt: performance.now() + promptTokens * prefillMsPerToken,
       decodeMsPerToken,
       onLeave: (outcome) => {
@@ -193,6 +190,7 @@ function compose(
   model: TrigramModel,
   request: ChatRequest,
   seed: number,
+  minTokens: number,
 ): { tokens: string[]; finishReason: FinishReason } {
   const tokens: string[] = [];
   let text = '';
@@ -200,7 +198,7 @@ function compose(
     about: request.question,
     seed: `${seed}\n${request.conversation}`,
     temperature: request.temperature,
-    minTokens: MIN_TOKENS,
+    minTokens,
   });
   for (const token of answer) {
     const known = text.length;

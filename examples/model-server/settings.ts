@@ -8,6 +8,8 @@ export interface ModelServerOptions {
   readonly prefillMsPerToken?: number;
   /** Time to write one token of the answer. Default 25. */
   readonly decodeMsPerToken?: number;
+  /** An answer that would end earlier goes on, up to what its request allows. Default 40. */
+  readonly minTokens?: number;
   /** Requests served at once; one more gets a 429. Default 5. */
   readonly parallel?: number;
   /** Requests and tokens per window; more get a 429. 0 is no limit. Default 0. */
@@ -54,6 +56,13 @@ const NUMBERS: Readonly<Record<NumberName, NumberRule>> = {
     min: 0,
     max: 60_000,
     about: 'time to write one token of the answer',
+  },
+  minTokens: {
+    standard: 40,
+    integer: true,
+    min: 0,
+    max: 1024,
+    about: 'the shortest answer, unless its request allows less',
   },
   parallel: {
     standard: 5,

@@ -84,18 +84,20 @@ export function openChat(settings: Settings): Chat {
   let closed = false;
 
   return {
-    answer({ id, question, priority }, signal) {
+    answer(asked, signal) {
+      const { id, priority } = asked;
       return gate.run(
         async ({ session, signal: own }) => {
           const waitedMs = Math.round(session.phases.allocated ?? 0);
-          return { id, answer: await model.answer(question, own), waitedMs };
+          return { id, answer: await model.answer(asked, own), waitedMs };
         },
         { id, requestId: id, model: settings.model, priority, signal },
       );
     },
 
-    stream({ id, question, priority }) {
-      return streamer.stream(({ signal }) => model.tokens(question, signal), {
+    stream(asked) {
+      const { id, priority } = asked;
+      return streamer.stream(({ signal }) => model.tokens(asked, signal), {
         gate,
         id,
         requestId: id,

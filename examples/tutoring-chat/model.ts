@@ -4,6 +4,7 @@ import { RateLimiter } from 'sluice';
 import { parseRetryAfter } from 'sluice/http';
 
 import { HttpFailure } from './http.ts';
+import type { Question } from './questions.ts';
 import type { Settings } from './settings.ts';
 
 const TUTOR =
@@ -31,7 +32,7 @@ export class Model {
   }
 
   /** Rejects with an HttpFailure, or with the signal's reason when that has ended the request. */
-  async answer(question: string, signal: AbortSignal): Promise<string> {
+  async answer(question: Question, signal: AbortSignal): Promise<string> {
     try {
       const completion = await this.#request(
         () => this.#client.chat.completions.create(this.#ask(question), { signal }),
@@ -45,7 +46,7 @@ export class Model {
   }
 
   /** As `answer`, token by token. Leaving the loop ends the request as the signal does. */
-  async *tokens(question: string, signal: AbortSignal): AsyncGenerator<string, void, void> {
+  async *tokens(question: Question, signal: AbortSignal): AsyncGenerator<string, void, void> {
     try {
       const body = { ...this.#ask(question), stream: true } as const;
       const stream = await this.#request(
@@ -81,14 +82,14 @@ export class Model {
     }
   }
 
-  #ask(question: string): Omit<ChatCompletionCreateParamsBase, 'stream'> {
+  #ask(asked: Question): Omit<ChatCompletionCreateParamsBase, 'stream'> {
     const { model, maxTokens } = this.#settings;
     return {
       model,
-      max_completion_tokens: maxTokens,
+      max_completion_tokens: Math.min(asked.maxTokens ?? maxTokens, maxTokens),
       messages: [
         { role: 'system', content: TUTOR },
-        { role: 'user', content: question },
+        { role: 'user', content: asked.question },
       ],
     };
   }

@@ -5,6 +5,8 @@ export interface Question {
   readonly question: string;
   /** From 1, the most urgent, to `PRIORITIES`, the default. */
   readonly priority: number;
+  /** The longest answer that is wanted, in tokens; the chat's own limit holds all the same. */
+  readonly maxTokens: number | undefined;
 }
 
 export const PRIORITIES = 5;
@@ -18,7 +20,7 @@ export function parseQuestion(body: Uint8Array): Question {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw bad('Expected the body to be a JSON object such as {"question":"Why is the sky blue?"}.');
   }
-  const { question, priority = PRIORITIES } = value as Readonly<Record<string, unknown>>;
+  const { question, priority = PRIORITIES, maxTokens } = value as Readonly<Record<string, unknown>>;
   if (typeof question !== 'string') throw bad('Expected `question` to be a string.');
   if (question.trim() === '') throw bad('Expected `question` not to be empty.');
   const bytes = Buffer.byteLength(question);
@@ -33,7 +35,11 @@ export function parseQuestion(body: Uint8Array): Question {
     const got = JSON.stringify(priority).slice(0, 64);
     throw bad(`Expected \`priority\` to be an integer from 1 to ${PRIORITIES}, got ${got}.`);
   }
-  return { question, priority: priority as number };
+  if (maxTokens !== undefined && !(Number.isSafeInteger(maxTokens) && (maxTokens as number) >= 1)) {
+    const got = JSON.stringify(maxTokens).slice(0, 64);
+    throw bad(`Expected \`maxTokens\` to be a positive integer, got ${got}.`);
+  }
+  return { question, priority: priority as number, maxTokens: maxTokens as number | undefined };
 }
 
 function parseJson(body: Uint8Array): unknown {

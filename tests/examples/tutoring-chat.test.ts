@@ -171,6 +171,13 @@ describe.each(['/api/chat', '/api/chat/stream'])('the body of POST %s', (path) =
     ['priority 1.5', { question: 'Why?', priority: 1.5 }, 'got 1.5.'],
     ['priority high', { question: 'Why?', priority: 'high' }, 'got "high".'],
     ['priority null', { question: 'Why?', priority: null }, 'got null.'],
+    [
+      'no tokens',
+      { question: 'Why?', maxTokens: 0 },
+      '`maxTokens` to be a positive integer, got 0.',
+    ],
+    ['half a token', { question: 'Why?', maxTokens: 0.5 }, 'got 0.5.'],
+    ['maxTokens null', { question: 'Why?', maxTokens: null }, 'got null.'],
   ])('is refused with 400 and a reason: %s', async (_, body, message) => {
     const { chat, model } = await startScripted();
     const { status, error, headers } = await failure(await post(chat.url + path, body));
@@ -263,6 +270,19 @@ describe('POST /api/chat/stream', () => {
     });
     const whole = (await (await ask(chat)).json()) as Record<string, unknown>;
     expect(tokens.map(({ value }) => value).join('')).toBe(whole['answer']);
+  });
+
+  it('sends as many tokens as were asked for, up to the limit of the chat', async () => {
+    const { chat } = await startReal({ CHAT_MAX_TOKENS: '60' }, { minTokens: 1024 });
+    for (const [maxTokens, tokens] of [
+      [7, 7],
+      [60, 60],
+      [61, 60],
+      [undefined, 60],
+    ]) {
+      const tab = await openTab(chat.url, { ...QUESTION, maxTokens });
+      expect((await tab.rest()).at(-1)).toMatchObject({ event: 'done', data: { tokens } });
+    }
   });
 
   it('sends each position on the way, then start, tokens and done, in this order', async () => {
