@@ -5,18 +5,13 @@
 // traces of 2023, CC-BY 4.0), a call takes 0.2 ms for each token of context and 25 ms for each
 // generated one, and the concurrency is a little below what the load would need, so that a line
 // forms. It all happens in virtual time.
-import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 
 import { AdmissionQueue } from 'sluice';
 import { ManualClock } from 'sluice/testing';
 
 import { heading, median, smoke, verdict } from './harness.ts';
-
-interface Call {
-  readonly atMs: number;
-  readonly serviceMs: number;
-}
+import { readTrace, STANDARD_PACE } from './trace.ts';
 
 const { positionals } = parseArgs({
   allowPositionals: true,
@@ -28,18 +23,14 @@ if (path === undefined) {
   process.exit(2);
 }
 
-const calls = readFileSync(path, 'utf8')
-  .trim()
-  .split(/\r?\n/)
-  .slice(1, smoke ? 500 : undefined)
-  .map((line): Call => {
-    const [timestamp, context, generated] = line.split(',') as [string, string, string];
-    const atMs = Date.parse(`${timestamp.slice(0, 23).replace(' ', 'T')}Z`);
-    return { atMs, serviceMs: 0.2 * Number(context) + 25 * Number(generated) };
-  });
-const first = calls[0]!.atMs;
-const load =
-  calls.reduce((sum, { serviceMs }) => sum + serviceMs, 0) / (calls.at(-1)!.atMs - first);
+const { prefillMsPerToken, decodeMsPerToken } = STANDARD_PACE;
+const calls = readTrace(path, smoke ? 499 : undefined).map(
+  ({ atMs, contextTokens, generatedTokens }) => ({
+    atMs,
+    serviceMs: prefillMsPerToken * contextTokens + decodeMsPerToken * generatedTokens,
+  }),
+);
+const load = calls.reduce((sum, { serviceMs }) => sum + serviceMs, 0) / calls.at(-1)!.atMs;
 
 /** Replays the trace and returns the relative error of each announced wait. */
 async function errors(
@@ -50,7 +41,7 @@ async function errors(
   const queue = new AdmissionQueue({ concurrency, maxWaiting: Infinity, clock });
   const found: number[] = [];
   for (const [index, { atMs, serviceMs }] of calls.entries()) {
-    await clock.advance(Math.max(0, atMs - first - clock.now()));
+    await clock.advance(Math.max(0, atMs - clock.now()));
     const enqueuedAt = clock.now();
     let announced: number | undefined;
     queue.enqueue(
