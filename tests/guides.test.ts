@@ -1,7 +1,9 @@
 import { EventEmitter, once } from 'node:events';
+import { readFile } from 'node:fs/promises';
 import type { Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
+import type { Registry } from 'prom-client';
 import type { RateLimiter, SessionManager } from 'sluice';
 import { describe, expect, it, vi } from 'vitest';
 
@@ -100,5 +102,26 @@ describe('docs/rate-limiter.md', () => {
     // 1500 of the guide's first call, what the upstream did not have, and one call of the last recipe.
     expect(limiter.stats()).toMatchObject({ granted: 3, active: 0, waiting: 0 });
     expect(limiter.available('tokens')).toBeLessThan(20_000);
+  });
+});
+
+describe('docs/recipes/prometheus.md', () => {
+  const read = (path: string): Promise<string> =>
+    readFile(new URL(`../${path}`, import.meta.url), 'utf8');
+
+  it('has examples that do what they say', async () => {
+    const { registry } = (await runExamples('docs/recipes/prometheus.md', {
+      callModel: async () => 'Because.',
+    })) as unknown as { registry: Registry };
+    const documented = await read('docs/recipes/prometheus.md');
+    for (const { name } of await registry.getMetricsAsJSON()) {
+      expect(documented).toContain(`\`${name}\``);
+    }
+  });
+
+  it('has the wiring of the example that it is from', async () => {
+    const [, wiring] = /^```ts\n([\s\S]*?)^```$/m.exec(await read('docs/recipes/prometheus.md'))!;
+    const source = await read('examples/document-service/metrics.ts');
+    expect(wiring).toBe(source.replace('export class', 'class'));
   });
 });

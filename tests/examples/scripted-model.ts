@@ -12,13 +12,16 @@ interface CompletionRequest {
 /** A request that waits for what a test makes of it. */
 export class Held {
   readonly question: string;
+  /** All that was said, the question included. */
+  readonly said: readonly string[];
   readonly #response: ServerResponse;
   readonly #streams: boolean;
   /** Resolves when the response is finished or its client is gone. */
   readonly closed: Promise<unknown>;
 
   constructor({ messages, stream }: CompletionRequest, response: ServerResponse) {
-    this.question = messages.at(-1)?.content ?? '';
+    this.said = messages.map(({ content }) => content);
+    this.question = this.said.at(-1) ?? '';
     this.#streams = stream === true;
     this.#response = response;
     this.closed = once(response, 'close');
@@ -87,7 +90,16 @@ export class ScriptedModel {
   }
 
   async #take(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const held = new Held((await json(request)) as CompletionRequest, response);
+    // Somebody asks whether it is well.
+    if (request.method === 'GET') return void response.end('{}');
+    let body: CompletionRequest;
+    try {
+      body = (await json(request)) as CompletionRequest;
+    } catch {
+      // It was left before it had come wholly.
+      return void response.destroy();
+    }
+    const held = new Held(body, response);
     const taker = this.#takers.shift();
     if (taker === undefined) this.#arrived.push(held);
     else taker(held);
