@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 
+import type { TokenStream } from 'sluice';
 import { pipeToResponse, toHttpError } from 'sluice/http';
 
 import { readBody } from './body.ts';
@@ -11,6 +12,7 @@ import { parseQuestion } from './questions.ts';
 type Handler = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;
 
 const QUEUE = '/api/queue/';
+const STREAM = '/api/chat/stream/';
 const ID = /^[\w-]{1,64}$/;
 
 /** What answers each method at one path. */
@@ -31,6 +33,7 @@ export class Api {
       ['/health', { GET: (_, response) => this.#health(response) }],
       ['/api/chat', { POST: (request, response) => this.#answer(request, response) }],
       ['/api/chat/stream', { POST: (request, response) => this.#stream(request, response) }],
+      ['/api/history', { GET: (request, response) => this.#history(request, response) }],
       ['/api/queue/stats', { GET: (_, response) => sendJson(response, 200, chat.stats()) }],
     ]);
   }
@@ -47,7 +50,7 @@ export class Api {
   #handlerOf(request: IncomingMessage): Handler {
     const { url = '', method = '' } = request;
     const [path = ''] = url.split('?', 1);
-    const methods = this.#paths.get(path) ?? this.#place(path);
+    const methods = this.#paths.get(path) ?? this.#place(path) ?? this.#restored(path);
     if (methods === undefined) {
       throw new HttpFailure(404, 'ERR_NOT_FOUND', `Nothing is at ${path.slice(0, 128)}.`);
     }
@@ -69,8 +72,29 @@ export class Api {
   /** The place in line as it changes, then the answer as it is written. */
   async #stream(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const asked = await this.#asked(request, response, goneSignal(response));
-    const { outcome, error } = await pipeToResponse(this.#chat.stream(asked), response);
-    if (outcome === 'failed') logCause(error);
+    await sendStream(this.#chat.stream(asked), response);
+  }
+
+  /** The rest of a question that was asked before the server was started again. */
+  #restored(path: string): Methods | undefined {
+    const id = idAfter(STREAM, path);
+    if (id === undefined) return undefined;
+    return {
+      GET: async (request, response) => {
+        const lastEventId = request.headers['last-event-id'];
+        const stream = this.#chat.restored(id, lastEventId?.toString());
+        if (stream !== undefined) return sendStream(stream, response);
+        // The one that comes next may know it.
+        this.#checkOpen();
+        throw new HttpFailure(404, 'ERR_NOT_FOUND', 'No restored question is known by this id.');
+      },
+    };
+  }
+
+  #history(request: IncomingMessage, response: ServerResponse): void {
+    const student = idIn(request, 'X-Student-Id');
+    if (student !== undefined) return sendJson(response, 200, this.#chat.history(student));
+    throw new HttpFailure(400, 'ERR_BAD_REQUEST', 'Expected an X-Student-Id.');
   }
 
   /**
@@ -82,19 +106,23 @@ export class Api {
     response: ServerResponse,
     gone: AbortSignal,
   ): Promise<Asked> {
-    if (this.#chat.closed) {
-      const message = 'The server is shutting down and takes no more questions.';
-      throw new HttpFailure(503, 'ERR_CLOSED', message, { connection: 'close' });
-    }
-    const id = idOf(request) ?? randomUUID();
+    this.#checkOpen();
+    const id = idIn(request, 'X-Request-Id') ?? randomUUID();
+    const student = idIn(request, 'X-Student-Id');
     const question = parseQuestion(await readBody(request, gone, this.#bodyTimeoutMs));
     response.setHeader('x-request-id', id);
-    return { id, ...question };
+    return { id, student, ...question };
+  }
+
+  #checkOpen(): void {
+    if (!this.#chat.closed) return;
+    const message = 'The server is shutting down and takes no more questions.';
+    throw new HttpFailure(503, 'ERR_CLOSED', message, { connection: 'close' });
   }
 
   #place(path: string): Methods | undefined {
-    const id = path.startsWith(QUEUE) ? path.slice(QUEUE.length) : '';
-    if (!ID.test(id)) return undefined;
+    const id = idAfter(QUEUE, path);
+    if (id === undefined) return undefined;
     const chat = this.#chat;
     return {
       GET: (_, response) => sendJson(response, 200, chat.place(id)),
@@ -110,6 +138,7 @@ export class Api {
   #health(response: ServerResponse): void {
     const { active, waiting, concurrency, maxWaiting } = this.#chat.stats();
     const { closed } = this.#chat;
+    const { rss, heapUsed } = process.memoryUsage();
     sendJson(response, closed ? 503 : 200, {
       status: closed ? 'draining' : 'ok',
       uptimeMs: Math.round(performance.now() - this.#startedAt),
@@ -117,15 +146,27 @@ export class Api {
       waiting,
       concurrency,
       maxWaiting,
+      rssBytes: rss,
+      heapUsedBytes: heapUsed,
     });
   }
 }
 
-function idOf({ headers }: IncomingMessage): string | undefined {
-  const id = headers['x-request-id'];
+function idAfter(prefix: string, path: string): string | undefined {
+  const id = path.startsWith(prefix) ? path.slice(prefix.length) : '';
+  return ID.test(id) ? id : undefined;
+}
+
+function idIn({ headers }: IncomingMessage, header: string): string | undefined {
+  const id = headers[header.toLowerCase()];
   if (id === undefined || (typeof id === 'string' && ID.test(id))) return id;
-  const message = 'Expected X-Request-Id to be 1 to 64 letters, digits, - or _.';
+  const message = `Expected ${header} to be 1 to 64 letters, digits, - or _.`;
   throw new HttpFailure(400, 'ERR_BAD_REQUEST', message);
+}
+
+async function sendStream(stream: TokenStream<string>, response: ServerResponse): Promise<void> {
+  const { outcome, error } = await pipeToResponse(stream, response);
+  if (outcome === 'failed') logCause(error);
 }
 
 function refuse(response: ServerResponse, error: unknown): void {

@@ -3,12 +3,16 @@ import type { ChatCompletionCreateParamsBase } from 'openai/resources/chat/compl
 import { RateLimiter } from 'sluice';
 import { parseRetryAfter } from 'sluice/http';
 
+import type { Exchange } from './history.ts';
 import { HttpFailure } from './http.ts';
 import type { Question } from './questions.ts';
 import type { Settings } from './settings.ts';
 
 const TUTOR =
   'You are a patient tutor. Answer in a few sentences, and end with a question that leads on.';
+
+/** How many of a student's latest questions, with their answers, the model is told. */
+const REMEMBERED = 3;
 
 /** How often a request is made again that the model has no room for, … */
 const MAX_RETRIES = 4;
@@ -32,10 +36,14 @@ export class Model {
   }
 
   /** Rejects with an HttpFailure, or with the signal's reason when that has ended the request. */
-  async answer(question: Question, signal: AbortSignal): Promise<string> {
+  async answer(
+    asked: Question,
+    history: readonly Exchange[],
+    signal: AbortSignal,
+  ): Promise<string> {
     try {
       const completion = await this.#request(
-        () => this.#client.chat.completions.create(this.#ask(question), { signal }),
+        () => this.#client.chat.completions.create(this.#ask(asked, history), { signal }),
         signal,
       );
       return completion.choices[0]?.message.content ?? '';
@@ -46,9 +54,13 @@ export class Model {
   }
 
   /** As `answer`, token by token. Leaving the loop ends the request as the signal does. */
-  async *tokens(question: Question, signal: AbortSignal): AsyncGenerator<string, void, void> {
+  async *tokens(
+    asked: Question,
+    history: readonly Exchange[],
+    signal: AbortSignal,
+  ): AsyncGenerator<string, void, void> {
     try {
-      const body = { ...this.#ask(question), stream: true } as const;
+      const body = { ...this.#ask(asked, history), stream: true } as const;
       const stream = await this.#request(
         () => this.#client.chat.completions.create(body, { signal }),
         signal,
@@ -82,13 +94,20 @@ export class Model {
     }
   }
 
-  #ask(asked: Question): Omit<ChatCompletionCreateParamsBase, 'stream'> {
+  #ask(
+    asked: Question,
+    history: readonly Exchange[],
+  ): Omit<ChatCompletionCreateParamsBase, 'stream'> {
     const { model, maxTokens } = this.#settings;
     return {
       model,
       max_completion_tokens: Math.min(asked.maxTokens ?? maxTokens, maxTokens),
       messages: [
         { role: 'system', content: TUTOR },
+        ...history.slice(-REMEMBERED).flatMap(({ question, answer }) => [
+          { role: 'user' as const, content: question },
+          { role: 'assistant' as const, content: answer },
+        ]),
         { role: 'user', content: asked.question },
       ],
     };

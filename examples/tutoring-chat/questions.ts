@@ -16,7 +16,11 @@ export const MAX_QUESTION_BYTES = 8192;
 
 /** The question in the body of a request; throws an HttpFailure (400) that says what is wrong. */
 export function parseQuestion(body: Uint8Array): Question {
-  const value = parseJson(body);
+  return questionOf(parseJson(body));
+}
+
+/** The same of what the body says. */
+export function questionOf(value: unknown): Question {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw bad('Expected the body to be a JSON object such as {"question":"Why is the sky blue?"}.');
   }

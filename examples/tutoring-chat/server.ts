@@ -8,34 +8,44 @@ import { Api } from './api.ts';
 import { type ChatStats, openChat } from './chat.ts';
 import { readPage } from './page.ts';
 import type { Settings } from './settings.ts';
+import { readState } from './state.ts';
 
 export interface ChatServer {
   readonly url: string;
   readonly port: number;
+  /** How many questions of before the last shutdown are in line again. */
+  readonly restored: number;
   stats(): ChatStats;
   /**
    * Answers new questions with 503 from now on, and everything else as before; resolves when the
-   * questions that were taken are answered and the server has closed.
+   * questions that were taken are answered, or in the file for those in line, and the server has
+   * closed.
    */
   drain(): Promise<ShutdownReport>;
   /** Cuts what is open, and resolves when the server has closed. */
   close(): Promise<void>;
 }
 
-/** Serves the chat on 127.0.0.1. Rejects with the system's error for a port that it cannot have. */
+/**
+ * Serves the chat on 127.0.0.1. Rejects with the system's error for a port that it cannot have, or a
+ * file that it cannot read.
+ */
 export async function startChatServer(settings: Settings): Promise<ChatServer> {
   const page = await readPage();
-  const chat = openChat(settings);
+  const state = await readState(settings.stateFile);
+  const server = createServer();
+  server.listen(settings.port, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  // No sooner, as what is restored is asked at once; and no request can have come in between.
+  const chat = openChat(settings, state);
   const api = new Api(chat, settings.bodyTimeoutMs, page);
   const responses = new Set<ServerResponse>();
-  const server = createServer((request, response) => {
+  server.on('request', (request, response) => {
     responses.add(response);
     response.once('close', () => responses.delete(response));
     void api.respond(request, response);
   });
-  server.listen(settings.port, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
 
   const shutDown = async (): Promise<ShutdownReport> => {
     const report = await chat.drain();
@@ -54,12 +64,14 @@ export async function startChatServer(settings: Settings): Promise<ChatServer> {
   return {
     url: `http://127.0.0.1:${port}`,
     port,
+    restored: state.questions.length,
     stats: () => chat.stats(),
     drain,
     async close() {
       const closed = drain();
       // Whose connection is cut has left: their sessions end, and with the last of them the drain.
       server.closeAllConnections();
+      chat.cut();
       await closed;
     },
   };

@@ -4,6 +4,8 @@ export interface Settings extends Readonly<Record<NumberName, number>> {
   readonly baseURL: string;
   readonly apiKey: string;
   readonly model: string;
+  /** Where the line is kept over a restart; empty: nowhere. */
+  readonly stateFile: string;
 }
 
 type Environment = Readonly<Record<string, string | undefined>>;
@@ -60,6 +62,7 @@ export function readSettings(env: Environment, baseURL: string): Settings {
     baseURL: baseURLIn(env) ?? baseURL,
     apiKey: env['OPENAI_API_KEY'] || 'none',
     model: env['CHAT_MODEL'] || LOCAL_MODEL,
+    stateFile: env['CHAT_STATE_FILE'] ?? '',
   };
 }
 

@@ -3,7 +3,7 @@ import { parseArgs } from 'node:util';
 import { startModelServer, type ModelServer } from '../model-server/server.ts';
 import { readSettings as readModelSettings } from '../model-server/settings.ts';
 import { startChatServer, type ChatServer } from './server.ts';
-import { baseURLIn, readSettings } from './settings.ts';
+import { baseURLIn, readSettings, type Settings } from './settings.ts';
 import { startVisitors, type Visitors } from './visitors.ts';
 
 const USAGE = `Usage: npm start -- [options]
@@ -58,21 +58,28 @@ async function start(args: readonly string[], env: NodeJS.ProcessEnv): Promise<v
     throw error;
   }
   const visitors = startVisitors(chat.url, count);
-  endOnSignal(chat, visitors, model);
+  endOnSignal(chat, visitors, model, settings);
   console.log(`Model      ${settings.model} at ${settings.baseURL}`);
   if (count > 0) console.log(`Visitors   ${count}, who ask every now and then`);
+  if (chat.restored > 0) console.log(`Restored   ${chat.restored} in line, in their old places`);
   console.log(`Chat       ${chat.url}`);
   console.log('Ctrl-C lets answers finish; a second one ends at once.');
 }
 
-function endOnSignal(chat: ChatServer, visitors: Visitors, model: ModelServer | undefined): void {
+function endOnSignal(
+  chat: ChatServer,
+  visitors: Visitors,
+  model: ModelServer | undefined,
+  settings: Settings,
+): void {
   let ending = false;
   const end = async (): Promise<void> => {
     if (ending) process.exit(130);
     ending = true;
     visitors.leave();
     const { active, waiting } = chat.stats();
-    console.log(`Finishing: ${active} are being answered, ${waiting} are in line.`);
+    const kept = settings.stateFile === '' ? '' : ', whose places are kept';
+    console.log(`Finishing: ${active} are being answered, ${waiting} are in line${kept}.`);
     const { aborted, stuck } = await chat.drain();
     await model?.close();
     const cut = aborted + stuck.length;

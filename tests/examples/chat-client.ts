@@ -37,9 +37,14 @@ export function post(url: string, body: unknown, signal?: AbortSignal): Promise<
 }
 
 /** Asks for a stream and resolves when it is answered with one. */
-export async function openTab(chatURL: string, body: unknown): Promise<Tab> {
+export function openTab(chatURL: string, body: unknown): Promise<Tab> {
+  return tabOf((signal) => post(`${chatURL}/api/chat/stream`, body, signal));
+}
+
+/** A tab with the stream that is answered with. */
+export async function tabOf(ask: (signal: AbortSignal) => Promise<Response>): Promise<Tab> {
   const leaving = new AbortController();
-  const response = await post(`${chatURL}/api/chat/stream`, body, leaving.signal);
+  const response = await ask(leaving.signal);
   if (!response.ok || response.body === null) {
     throw new Error(`Not let in: ${response.status} ${await response.text()}`);
   }

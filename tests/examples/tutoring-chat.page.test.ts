@@ -1,3 +1,7 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
 import chromium from '@sparticuz/chromium';
 import {
   chromium as playwright,
@@ -225,6 +229,62 @@ describe('the page', () => {
     await page.getByRole('button', { name: 'Ask', exact: true }).click();
     expect((await model.next()).question).toBe('Another one?');
     expect(model.untaken).toBe(0);
+  });
+
+  it('shows what was asked before, the visitor’s own alone', async () => {
+    const { model, page, complaints } = await visit();
+    for (const question of ['First?', 'Second?']) {
+      await ask(page, question);
+      (await model.next()).finish(question.replace('?', '.'));
+      await seen(page, question.replace('?', '.'));
+      await page.locator('#send').waitFor();
+    }
+    await page.reload();
+    await seen(page, 'Second.');
+    expect(await page.locator('.question').allTextContents()).toEqual(['First?', 'Second?']);
+    expect(await page.locator('.text').allTextContents()).toEqual(['First.', 'Second.']);
+    expect(await page.locator('.again').filter({ visible: true }).count()).toBe(0);
+    await ask(page, 'Third?');
+    const held = await model.next();
+    expect(held.said.slice(1)).toEqual(['First?', 'First.', 'Second?', 'Second.', 'Third?']);
+    held.finish('Third.');
+    await seen(page, 'Third.');
+
+    const stranger = await browser.newContext();
+    open.push(stranger);
+    const other = await stranger.newPage();
+    await other.goto(page.url());
+    await seen(other, 'What would you like to understand?');
+    expect(await other.locator('.question').count()).toBe(0);
+    expect(complaints).toEqual([]);
+  });
+
+  it('comes back to its place when the server is started again', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'page-'));
+    open.push({ close: () => rm(folder, { recursive: true }) });
+    const env = { CHAT_STATE_FILE: join(folder, 'state.json') };
+    const { chat, model, page } = await visit(env);
+    const { tab, held } = await occupy(chat, model);
+    const next = await openTab(chat.url, { question: 'Next?' });
+    await ask(page, 'Do I lose my place?');
+    await seen(page, 'You are number 2');
+    const drained = chat.drain();
+    await seen(page, 'The server restarts and keeps your place…');
+    held.finish();
+    await Promise.all([tab.rest(), next.rest(), drained]);
+
+    const { port } = chat;
+    const again = { ...env, CHAT_PORT: String(port), CHAT_CONCURRENCY: '1' };
+    open.push(await startChatServer(readSettings(again, model.baseURL)));
+    const before = await model.next();
+    expect(before.question).toBe('Next?');
+    await seen(page, 'You are number 1');
+    before.finish();
+    const own = await model.next();
+    expect(own.question).toBe('Do I lose my place?');
+    own.finish('No.');
+    await seen(page, /^No\.$/);
+    await seen(page, /tokens in [\d.]+ s$/);
   });
 
   it('shows how the line is, and that it cannot when the server is gone', async () => {

@@ -1,5 +1,8 @@
 import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
+import { access, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 
@@ -109,6 +112,42 @@ describe('start.ts', () => {
       expect(all.err).toBe('');
     },
   );
+
+  it('keeps the line over a restart, and the answer that a second Ctrl-C has cut', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'start-'));
+    const file = join(folder, 'state.json');
+    try {
+      const env = { CHAT_CONCURRENCY: '1', CHAT_STATE_FILE: file };
+      const headers = { 'x-student-id': 'ann' };
+      const first = start(['--decode-ms-per-token=60000'], env);
+      const url = await first.url();
+      const body = JSON.stringify({ question: 'What is a semaphore?' });
+      const asked = Array.from({ length: 3 }, () =>
+        fetch(`${url}/api/chat`, { method: 'POST', headers, body }).then(
+          ({ status }) => status,
+          () => 'cut',
+        ),
+      );
+      await untilStats(url, (figures) => expect(figures).toMatchObject({ active: 1, waiting: 2 }));
+      first.child.kill('SIGTERM');
+      await first.printed(/^Finishing: 1 .* 2 are in line, whose places are kept\.$/m);
+      await vi.waitFor(() => access(file), PATIENCE);
+      first.child.kill('SIGTERM');
+      expect(await first.exit).toEqual([130, null]);
+      const statuses = (await Promise.all(asked)).map(String);
+      expect(statuses.toSorted()).toEqual(['503', '503', 'cut']);
+
+      const second = start(['--decode-ms-per-token=0'], env);
+      const again = await second.url();
+      expect(second.out).toMatch(/^Restored +3 in line, in their old places$/m);
+      await vi.waitFor(async () => {
+        const history = await fetch(`${again}/api/history`, { headers });
+        expect(await history.json()).toHaveLength(3);
+      }, PATIENCE);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
 
   it('ends at once on a second Ctrl-C', async () => {
     const all = start(['--decode-ms-per-token=60000']);

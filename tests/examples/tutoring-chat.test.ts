@@ -560,6 +560,8 @@ describe('GET /health, the page and everything else', () => {
       waiting: 0,
       concurrency: 5,
       maxWaiting: 1000,
+      rssBytes: expect.any(Number),
+      heapUsedBytes: expect.any(Number),
     });
   });
 
@@ -885,6 +887,7 @@ describe('readSettings()', () => {
       baseURL: URL_HERE,
       apiKey: 'none',
       model: 'trigram',
+      stateFile: '',
     });
   });
 

@@ -10,6 +10,12 @@ const SUGGESTIONS = [
 /** As long as the server says nothing else. */
 const RETRY_AFTER_MS = 5000;
 const POLL_MS = 2000;
+const COME_BACK_MS = 1000;
+/** What a server says that goes away: those in line keep their places, the others may. */
+const GOING = new Map([
+  ['ERR_RESTARTING', 'The server restarts and keeps your place…'],
+  ['ERR_CLOSED', 'The server is gone. Waiting for it to come back…'],
+]);
 const MOST_PEOPLE = 14;
 
 const element = (id) => document.getElementById(id);
@@ -21,6 +27,9 @@ const stop = element('stop');
 
 /** The question that is being asked, if any: there is one at a time. */
 let asking;
+
+/** Under which the server keeps what is asked here and answered. */
+const student = (localStorage['student'] ??= crypto.randomUUID());
 
 /* ------------------------------------------------------------------ asking */
 
@@ -36,6 +45,8 @@ class Exchange {
   #again = this.#article.querySelector('.again');
   #leaving = new AbortController();
   #askedAt = performance.now();
+  #id;
+  #isBack = false;
   #startedAt;
   #position;
   #readyAt;
@@ -50,34 +61,41 @@ class Exchange {
       void ask(question);
     });
     log.append(this.#article);
-    this.#note.textContent = 'Asking…';
     follow(true);
+  }
+
+  /** One that is over since long. */
+  static past({ question, answer }) {
+    const exchange = new Exchange(question);
+    exchange.#text.textContent = answer;
+    exchange.#end();
   }
 
   /** Resolves when it is over, in whatever way. */
   async run() {
+    this.#note.textContent = 'Asking…';
     try {
       const response = await fetch('api/chat/stream', {
         method: 'POST',
-        headers: { 'content-type': 'application/json' },
+        headers: { 'content-type': 'application/json', 'x-student-id': student },
         body: JSON.stringify({ question: this.question }),
         signal: this.#leaving.signal,
       });
+      this.#id = response.headers.get('x-request-id');
       if (response.ok) await this.#read(response.body);
       else this.#refused(await response.json(), response);
     } catch {
       if (this.#leaving.signal.aborted) this.#left();
       else this.#failed('The connection was lost.');
     } finally {
-      this.#answer.setAttribute('aria-busy', 'false');
-      this.#article.classList.add('over');
-      follow();
+      this.#end();
     }
   }
 
-  /** Closing the connection is all that it takes: the place is free at once. */
+  /** Closing the connection is all that it takes, if it is the one that was asked over. */
   leave() {
     this.#leaving.abort();
+    if (this.#isBack) void fetch(`api/queue/${this.#id}`, { method: 'DELETE' }).catch(() => {});
   }
 
   async #read(body) {
@@ -86,10 +104,35 @@ class Exchange {
       else if (event === 'start') this.#started();
       else if (event === 'token') this.#text.append(data.value);
       else if (event === 'done') return this.#done(data);
-      else if (event === 'error') return this.#failed(data.message);
+      else if (event === 'error') {
+        return GOING.has(data.code) ? this.#comeBack(data) : this.#failed(data.message);
+      }
       follow();
     }
     return this.#failed('The connection was lost.');
+  }
+
+  /** Asks for the same question again until the server is there that has its place. */
+  async #comeBack({ code, message }) {
+    this.#over(GOING.get(code));
+    announce(GOING.get(code));
+    for (;;) {
+      await new Promise((resolve) => {
+        setTimeout(resolve, COME_BACK_MS);
+      });
+      const response = await fetch(`api/chat/stream/${this.#id}`, {
+        signal: this.#leaving.signal,
+      }).catch((error) => {
+        if (this.#leaving.signal.aborted) throw error;
+      });
+      if (response?.status === 404) return this.#failed(message);
+      if (response?.ok) {
+        this.#isBack = true;
+        this.#startedAt = undefined;
+        this.#text.textContent = '';
+        return this.#read(response.body);
+      }
+    }
   }
 
   #moved({ position, estimatedWaitMs }) {
@@ -97,7 +140,8 @@ class Exchange {
     this.#readyAt = estimatedWaitMs === undefined ? undefined : performance.now() + estimatedWaitMs;
     this.#line.hidden = false;
     this.#note.textContent = '';
-    this.#timer ??= setInterval(() => this.#showPlace(), 500);
+    clearInterval(this.#timer);
+    this.#timer = setInterval(() => this.#showPlace(), 500);
     this.#showPlace();
     this.#showPeople();
     announce(this.#place.textContent);
@@ -185,6 +229,12 @@ class Exchange {
     this.#article.classList.remove('writing');
     this.#note.textContent = note;
   }
+
+  #end() {
+    this.#answer.setAttribute('aria-busy', 'false');
+    this.#article.classList.add('over');
+    follow();
+  }
 }
 
 async function ask(question) {
@@ -216,6 +266,17 @@ async function* eventsOf(body) {
       }
     }
   }
+}
+
+/** What was asked here before. */
+async function recall() {
+  const response = await fetch('api/history', { headers: { 'x-student-id': student } });
+  const exchanges = response.ok ? await response.json() : [];
+  // Who was faster than that sees it the next time.
+  if (exchanges.length === 0 || log.querySelector('article') !== null) return;
+  element('welcome')?.remove();
+  for (const exchange of exchanges) Exchange.past(exchange);
+  follow(true);
 }
 
 composer.addEventListener('submit', (event) => {
@@ -335,3 +396,4 @@ async function keepRefreshing() {
   }
 }
 void keepRefreshing();
+void recall().catch(() => {});
