@@ -370,8 +370,12 @@ describe('a model that', () => {
   it('has no room is asked again when it says so', async () => {
     const { service, model } = await startScripted();
     const response = post(service);
-    (await model.next()).refuse(429, {}, { 'retry-after-ms': '20' });
-    await serveCalls(model, 3);
+    const held = await model.next();
+    const refusedAt = performance.now();
+    held.refuse(429, {}, { 'retry-after-ms': '200' });
+    await serveCalls(model, 1);
+    expect(performance.now() - refusedAt).toBeGreaterThan(199);
+    await serveCalls(model, 2);
     expect((await response).status).toBe(200);
     expect(service.documents.model.quota.stats()).toMatchObject({ granted: 4, active: 0 });
   });

@@ -284,11 +284,18 @@ describe('the users of the model', () => {
   });
 
   it('are as many as has been said while it runs', async () => {
-    const server = await start({ EMBEDDING_USE_MS: FOR_EVER, EMBEDDING_MAX_USERS: '1' });
+    const server = await start({
+      EMBEDDING_USE_MS: FOR_EVER,
+      EMBEDDING_MAX_USERS: '1',
+      EMBEDDING_MAX_WAITING: '3',
+    });
     const callers = Array.from({ length: 4 }, (_, i) => ask(server, `text ${i}`));
     await until(server, { active: 1, waiting: 3 });
     const response = await patch(server, { maxUsers: 3 });
     expect(await response.json()).toMatchObject({ active: 3, waiting: 1, maxUsers: 3 });
+    callers.push(ask(server, 'one more'), ask(server, 'another one'));
+    await until(server, { active: 3, waiting: 3 });
+    expect(await codeOf(await ask(server, 'too many').answer)).toEqual([503, 'ERR_QUEUE_FULL']);
     for (const { leave } of callers) leave();
     await until(server, { active: 0, waiting: 0 });
   });
