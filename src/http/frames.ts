@@ -7,6 +7,9 @@ import type { Encoder } from './encoder.ts';
 /** As much as a socket takes at once, more or less. */
 const CHUNK_LENGTH = 16 * 1024;
 
+/** How many promises a source that has a token at hand may need to bring it; a generator needs 5. */
+const HOPS = 10;
+
 export interface Refusal {
   readonly event: StreamEvent<unknown> & { readonly type: 'error' };
   readonly ending: Ending;
@@ -61,14 +64,29 @@ export class Frames {
       const withinMs = heartbeat === undefined ? Infinity : this.#handle.settings.heartbeatMs;
       if (!(await this.#ready(withinMs))) return heartbeat;
       // A source that never pauses must not keep the event loop from everything else.
-      if (this.#hasToken) await tick();
-      chunk = this.#collect();
+      const isFirst = !this.#hasToken;
+      if (!isFirst) await tick();
+      chunk = this.#collect('');
+      if (!isFirst) chunk = await this.#collectMore(chunk);
     }
     return chunk === '' ? undefined : chunk;
   }
 
-  #collect(): string {
-    let chunk = '';
+  /** Now that the buffer has room again, what the source has at hand comes in the same turn. */
+  async #collectMore(begun: string): Promise<string> {
+    let chunk = begun;
+    for (let hops = 0; hops < HOPS && !this.#over && chunk.length < CHUNK_LENGTH; hops++) {
+      await Promise.resolve();
+      const { length } = chunk;
+      chunk = this.#collect(chunk);
+      if (chunk.length > length) hops = 0;
+    }
+    return chunk;
+  }
+
+  /** The chunk and what there is to be taken now, up to a full one. */
+  #collect(begun: string): string {
+    let chunk = begun;
     while (chunk.length < CHUNK_LENGTH) {
       const event = this.#handle.take();
       if (event === undefined) {

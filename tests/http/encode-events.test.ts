@@ -44,6 +44,34 @@ describe('encodeEvents()', () => {
     ]);
   });
 
+  it('sends all that the source has at hand together, after the first token, up to 16 kB', async () => {
+    async function* source(): AsyncGenerator<string> {
+      for (let i = 0; i < 900; i++) yield `token ${i}`;
+    }
+    // The buffer holds four of them: it fills again and again within one turn.
+    const stream = new TokenStreamer({ highWaterMark: 4 }).stream(source());
+    const chunks = await all(encodeEvents(stream));
+    const tokens = chunks.map((chunk) => chunk.match(/^event: token$/gmu)?.length ?? 0);
+    expect(tokens.reduce((sum, count) => sum + count)).toBe(900);
+    expect(tokens.filter((count) => count > 0).length).toBeLessThan(8);
+    expect(Math.max(...chunks.map(({ length }) => length))).toBeLessThan(17 * 1024);
+  });
+
+  it('lets the event loop come round between chunks, however fast the source is', async () => {
+    async function* source(): AsyncGenerator<string> {
+      for (;;) yield 'token';
+    }
+    let turns = 0;
+    const count = (): void => void (turns++, (immediate = setImmediate(count)));
+    let immediate = setImmediate(count);
+    let chunks = 0;
+    for await (const _ of encodeEvents(new TokenStreamer().stream(source()))) {
+      if (++chunks === 50) break;
+    }
+    clearImmediate(immediate);
+    expect(turns).toBeGreaterThan(40);
+  });
+
   it('tells a refusal as an error record, or throws it where the format has none', async () => {
     const gate = new Semaphore({ capacity: 1, maxWaiting: 0 });
     gate.tryAcquire();
