@@ -64,10 +64,13 @@ function textOf(body: unknown): string {
 /** Aborts when the client is gone: the connection closed before the response was finished. */
 function goneSignal(response: Response): AbortSignal {
   const gone = new AbortController();
-  response.once('close', () => {
+  const leave = (): void => {
     if (response.writableFinished) return;
     gone.abort(new DOMException('The client has disconnected.', 'AbortError'));
-  });
+  };
+  // It may have left while its text was read.
+  if (response.destroyed) leave();
+  else response.once('close', leave);
   return gone.signal;
 }
 

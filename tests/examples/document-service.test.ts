@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http';
+import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
 
 import { afterEach, beforeEach, describe, expect, it, type Mock, vi } from 'vitest';
@@ -266,6 +267,21 @@ describe('a client that vanishes', () => {
       'rejected',
       'rejected',
     ]);
+    expect(errors).not.toHaveBeenCalled();
+  });
+
+  it('in the middle of its text leaves nothing behind', async () => {
+    const { service } = await startReal();
+    const { port } = new URL(service.url);
+    const socket = connect(Number(port), '127.0.0.1');
+    socket.write(
+      'POST /documents HTTP/1.1\r\nHost: test\r\nContent-Type: text/plain\r\nContent-Length: 100\r\n\r\nHalf',
+    );
+    await once(socket, 'connect');
+    expect((await post(service)).status).toBe(200);
+    socket.destroy();
+    expect((await post(service)).status).toBe(200);
+    expect(service.documents.queue.stats()).toMatchObject({ accepted: 2, active: 0, waiting: 0 });
     expect(errors).not.toHaveBeenCalled();
   });
 

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
@@ -158,6 +159,18 @@ describe('POST /v1/embeddings', () => {
     expect(response.status).toBe(400);
     expect(await response.text()).toMatch(message);
     expect(server.stats().loads).toBe(0);
+  });
+
+  it('minds no client that leaves in the middle of its request', async () => {
+    const server = await start();
+    const socket = connect(Number(new URL(server.url).port), '127.0.0.1');
+    socket.write('POST /v1/embeddings HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\n{"inp');
+    await once(socket, 'connect');
+    expect((await ask(server, 'one').answer).status).toBe(200);
+    socket.destroy();
+    expect((await ask(server, 'two').answer).status).toBe(200);
+    expect(server.stats()).toMatchObject({ acquired: 2, active: 0, waiting: 0 });
+    expect(errors).not.toHaveBeenCalled();
   });
 
   it('refuses a body that is far too long, and what is nowhere', async () => {
