@@ -39,6 +39,10 @@ export class Documents {
     this.model = new Model(settings);
   }
 
+  get calls(): Model['calls'] {
+    return this.model.calls;
+  }
+
   /** Rejects with an HttpFailure, an error of the queue, or the reason of the signal. */
   process(id: string, text: string, signal: AbortSignal): Promise<Processed> {
     const arrivedAt = performance.now();
@@ -67,9 +71,5 @@ export class Documents {
     await this.queue.drain();
     await this.calls.idle();
     await this.model.close();
-  }
-
-  get calls(): Model['calls'] {
-    return this.model.calls;
   }
 }
