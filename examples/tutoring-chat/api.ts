@@ -138,7 +138,6 @@ export class Api {
   #health(response: ServerResponse): void {
     const { active, waiting, concurrency, maxWaiting } = this.#chat.stats();
     const { closed } = this.#chat;
-    const { rss, heapUsed } = process.memoryUsage();
     sendJson(response, closed ? 503 : 200, {
       status: closed ? 'draining' : 'ok',
       uptimeMs: Math.round(performance.now() - this.#startedAt),
@@ -146,8 +145,6 @@ export class Api {
       waiting,
       concurrency,
       maxWaiting,
-      rssBytes: rss,
-      heapUsedBytes: heapUsed,
     });
   }
 }
