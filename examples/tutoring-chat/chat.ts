@@ -145,8 +145,6 @@ export function openChat(settings: Settings, state: State): Chat {
   /** The places of all in line, who are told to come back, and of those who are being answered. */
   const putDown = (): Map<string, TicketRecord> => {
     const records = new Map<string, TicketRecord>();
-    // Or the first in line would get the places of those who are told to leave.
-    queue.pause();
     for (const ticket of queue.tickets()) {
       records.set(ticket.id, ticket.toJSON());
       if (ticket.status === 'waiting') {

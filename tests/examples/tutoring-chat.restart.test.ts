@@ -64,13 +64,19 @@ function comeBack(chat: ChatServer, id: string, headers: Record<string, string> 
   return tabOf((signal) => fetch(`${chat.url}/api/chat/stream/${id}`, { headers, signal }));
 }
 
-async function position(chat: ChatServer, id: string): Promise<number> {
-  const place = await fetch(`${chat.url}/api/queue/${id}`);
-  return ((await place.json()) as { position: number }).position;
+interface Place {
+  readonly position: number;
+  readonly waitedMs?: number;
+}
+
+async function placeOf(chat: ChatServer, id: string): Promise<Place> {
+  const response = await fetch(`${chat.url}/api/queue/${id}`);
+  return (await response.json()) as Place;
 }
 
 async function positions(chat: ChatServer, ...ids: readonly string[]): Promise<number[]> {
-  return Promise.all(ids.map((id) => position(chat, id)));
+  const places = await Promise.all(ids.map((id) => placeOf(chat, id)));
+  return places.map(({ position }) => position);
 }
 
 async function historyOf(chat: ChatServer, student = 'ann'): Promise<Exchange[]> {
@@ -101,6 +107,7 @@ describe('a restart', () => {
     const held = await model.next();
     const early = await ask(first, 'early', { question: 'Early?' });
     const late = await ask(first, 'late', { question: 'Late?' });
+    const lateAt = performance.now();
     const urgent = await ask(first, 'urgent', { question: 'Urgent?', priority: 1 });
     const json = post(first, '/api/chat', { question: 'JSON?' }, { 'x-request-id': 'json' });
     await until(first, { active: 1, waiting: 4 });
@@ -128,6 +135,8 @@ describe('a restart', () => {
     // Who comes now stands behind them.
     const newcomer = await ask(second, 'new', { question: 'New?' });
     expect(await positions(second, ...ids, 'new')).toEqual([-2, 0, 1, 2, 3, 4]);
+    const sinceLateMs = performance.now() - lateAt;
+    expect((await placeOf(second, 'late')).waitedMs).toBeGreaterThanOrEqual(sinceLateMs);
     const back = await comeBack(second, 'late');
     expect(await back.next()).toMatchObject({ event: 'position', data: { position: 2 } });
     for (const question of ['Urgent?', 'Early?', 'Late?', 'JSON?', 'New?']) {
