@@ -89,6 +89,8 @@ const server = createServer((request, response) => {
     void handler(request, response, path as Pace);
   }
 });
+// A connection of a subject is idle while the others have their rounds.
+server.keepAliveTimeout = 300_000;
 server.listen(0, '127.0.0.1', () => process.send!((server.address() as AddressInfo).port));
 process.on('disconnect', () => process.exit());
 

@@ -551,6 +551,21 @@ describe('AdmissionQueue', () => {
     expect(uncaught.exceptions).toEqual([failure]);
   });
 
+  it('does not start a task whose abort another listener has kept from it (H057)', async () => {
+    const { signal, abort } = controlled();
+    signal.addEventListener('abort', (event) => event.stopImmediatePropagation());
+    const queue = new AdmissionQueue({ concurrency: 1 });
+    const first = Promise.withResolvers<void>();
+    void queue.run(() => first.promise);
+    const task = vi.fn<() => void>();
+    const answer = queue.run(task, { signal });
+    abort(new Error('why'));
+    first.resolve();
+    await expect(answer).rejects.toThrow('why');
+    expect(task).not.toHaveBeenCalled();
+    expect([queue.active, queue.waiting]).toEqual([0, 0]);
+  });
+
   it('leaves no listener on a signal that cannot be listened to, and no place (H057)', async () => {
     const failure = new Error('no listeners');
     const hostile = {

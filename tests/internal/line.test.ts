@@ -1,3 +1,6 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+
 import { fc, test } from '@fast-check/vitest';
 import { describe, expect, it } from 'vitest';
 
@@ -95,7 +98,10 @@ describe('Line', () => {
         { weight: 2, arbitrary: fc.constant('shift' as const) },
         { weight: 2, arbitrary: fc.nat() },
         { weight: 1, arbitrary: fc.nat().map((at) => ({ at })) },
-        { weight: 1, arbitrary: fc.constantFrom('many' as const, 'all but a few' as const) },
+        {
+          weight: 2,
+          arbitrary: fc.constantFrom('many' as const, 'serve many' as const, 'thin' as const),
+        },
       ),
       { maxLength: 60, size: 'max' },
     ),
@@ -105,8 +111,8 @@ describe('Line', () => {
     const leave = (index: number): void => {
       const [node] = model.splice(index, 1);
       const slots = model.map(({ slot }) => slot);
-      const moved = line.remove(node!);
-      if (!moved) expect(model.map(({ slot }) => slot)).toEqual(slots);
+      if (line.remove(node!)) return;
+      if (model.some(({ slot }, i) => slot !== slots[i])) throw new Error('Moved unsaid.');
     };
     const join = (): void => {
       const node = new Node('');
@@ -118,8 +124,10 @@ describe('Line', () => {
       else if (step === 'many') for (let i = 0; i < 150; i++) join();
       else if (model.length === 0) continue;
       else if (step === 'shift') leave(0);
-      else if (step === 'all but a few') while (model.length > 7) leave((model.length * 7) % 11);
-      else if (typeof step === 'number') leave(step % model.length);
+      else if (step === 'serve many') for (let i = 0; i < 120 && model.length > 0; i++) leave(0);
+      else if (step === 'thin') {
+        for (let i = model.length - 1; i >= 0; i--) if (i % 5 > 0) leave(i);
+      } else if (typeof step === 'number') leave(step % model.length);
       else {
         const node = new Node('');
         const index = step.at % model.length;
@@ -132,5 +140,27 @@ describe('Line', () => {
         model.slice(0, 9).map((_, index) => model[index - 1]),
       );
     }
+  });
+
+  it('packs itself when most of its slots are empty, and gives new ones then', () => {
+    const { line, nodes } = lineOf('a'.repeat(1000));
+    const moved = nodes.filter((_, i) => i % 10 > 0).filter((node) => line.remove(node));
+    expect(moved.length).toBeGreaterThan(0);
+    expect(nodes.filter((_, i) => i % 10 === 0).map(({ slot }) => slot)).not.toContain(990);
+  });
+
+  it('keeps no room for those who have left, however long somebody waits', () => {
+    const { line } = lineOf('a');
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    collect();
+    const before = process.memoryUsage().heapUsed;
+    for (let i = 0; i < 1_000_000; i++) {
+      line.push(new Node(''));
+      line.remove(line.first!);
+    }
+    collect();
+    expect(process.memoryUsage().heapUsed - before).toBeLessThan(2_000_000);
+    expect(line.length).toBe(1);
   });
 });
