@@ -28,10 +28,7 @@ export class Held {
   }
 
   token(content: string): void {
-    if (!this.#response.headersSent) {
-      this.#response.writeHead(200, { 'content-type': 'text/event-stream' });
-    }
-    this.#response.write(chunk({ content }, null));
+    this.write(chunk({ content }, null));
   }
 
   finish(content = 'Because.'): void {
@@ -49,6 +46,14 @@ export class Held {
   refuse(status: number, body: object = {}, headers: Record<string, string> = {}): void {
     this.#response.writeHead(status, { 'content-type': 'application/json', ...headers });
     this.#response.end(JSON.stringify(body));
+  }
+
+  /** Answers with events, or with what should be some. */
+  write(text: string): void {
+    if (!this.#response.headersSent) {
+      this.#response.writeHead(200, { 'content-type': 'text/event-stream' });
+    }
+    this.#response.write(text);
   }
 
   /** Ends the response in good order, in the middle of the answer. */
