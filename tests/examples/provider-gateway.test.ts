@@ -398,6 +398,24 @@ describe('The circuit of a provider', () => {
     await until(gateway, 'fast', { circuit: 'open' });
   });
 
+  it('stays open when the client of the one request that tries it leaves', async () => {
+    const gateway = await startScripted({ GATEWAY_FAULTS: '1', GATEWAY_OPEN_MS: '10000' });
+    vi.useFakeTimers({ toFake: ['Date'] });
+    const first = ask(gateway);
+    (await gateway.fast.next()).refuse(500);
+    (await gateway.slow.next()).finish();
+    await first;
+    vi.setSystemTime(Date.now() + 10_000);
+    const leaving = new AbortController();
+    const left = openStream(gateway, { signal: leaving.signal }).catch((error: unknown) => error);
+    const trial = await gateway.fast.next();
+    leaving.abort();
+    await trial.closed;
+    expect(await left).toBeInstanceOf(APIError);
+    await untilIdle(gateway);
+    await until(gateway, 'fast', { circuit: 'open' });
+  });
+
   it('that is open is told when no other provider has room', async () => {
     const gateway = await startScripted({ GATEWAY_FAULTS: '1', GATEWAY_OPEN_MS: '5000' });
     const first = ask(gateway);
@@ -421,6 +439,7 @@ describe('A client that leaves', () => {
     const gateway = await startScripted({
       GATEWAY_FAST_CONCURRENCY: '2',
       GATEWAY_FAST_MAX_WAITING: '1',
+      GATEWAY_FIRST_TOKEN_MS: '60000',
     });
     const leaving = new AbortController();
     const { signal } = leaving;
