@@ -1,3 +1,11 @@
+import {
+  type Environment,
+  HOUR,
+  type NumberRule,
+  numbersIn,
+  quote,
+} from '../support/environment.ts';
+
 /** How the API is to run: what `readSettings` makes of the environment. Times are in ms. */
 export interface Settings extends Readonly<Record<NumberName, number>> {
   /** Of the classifier, without a path. */
@@ -6,17 +14,8 @@ export interface Settings extends Readonly<Record<NumberName, number>> {
   readonly users: ReadonlyMap<string, string>;
 }
 
-type Environment = Readonly<Record<string, string | undefined>>;
 type NumberName = keyof typeof NUMBERS;
 
-interface NumberRule {
-  readonly variable: string;
-  readonly standard: number;
-  readonly min: number;
-  readonly max: number;
-}
-
-const HOUR = 3_600_000;
 const MANY = 1_000_000;
 
 const NUMBERS = {
@@ -44,9 +43,8 @@ const NUMBERS = {
  * no `CLASSIFY_MODEL_URL`. Throws an error that names the variable and its value.
  */
 export function readSettings(env: Environment, modelURL: string): Settings {
-  const numbers = Object.entries(NUMBERS).map(([name, rule]) => [name, numberIn(env, rule)]);
   return {
-    ...(Object.fromEntries(numbers) as Record<NumberName, number>),
+    ...numbersIn(env, NUMBERS),
     modelURL: modelURLIn(env) ?? modelURL,
     users: usersIn(env),
   };
@@ -73,17 +71,4 @@ function usersIn(env: Environment): Map<string, string> {
       return [key, user];
     }),
   );
-}
-
-function numberIn(env: Environment, { variable, standard, min, max }: NumberRule): number {
-  const text = env[variable] || String(standard);
-  const value = text.trim() === '' ? Number.NaN : Number(text);
-  if (Number.isSafeInteger(value) && value >= min && value <= max) return value;
-  throw new RangeError(
-    `Expected ${variable} to be an integer from ${min} to ${max}, got ${quote(text)}.`,
-  );
-}
-
-function quote(text: string): string {
-  return JSON.stringify(text.slice(0, 64));
 }

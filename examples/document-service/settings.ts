@@ -1,3 +1,11 @@
+import {
+  type Environment,
+  HOUR,
+  httpURLIn,
+  type NumberRule,
+  numbersIn,
+} from '../support/environment.ts';
+
 /** How the service is to run: what `readSettings` makes of the environment. Times are in ms. */
 export interface Settings extends Readonly<Record<NumberName, number>> {
   /** Of the model's API, up to and with `/v1`. */
@@ -6,17 +14,7 @@ export interface Settings extends Readonly<Record<NumberName, number>> {
   readonly model: string;
 }
 
-type Environment = Readonly<Record<string, string | undefined>>;
 type NumberName = keyof typeof NUMBERS;
-
-interface NumberRule {
-  readonly variable: string;
-  readonly standard: number;
-  readonly min: number;
-  readonly max: number;
-}
-
-const HOUR = 3_600_000;
 
 const NUMBERS = {
   /** On 127.0.0.1; 0 takes a free one. */
@@ -56,9 +54,8 @@ const LOCAL_MODEL = 'trigram';
  * no `OPENAI_BASE_URL`. Throws an error that names the variable and its value.
  */
 export function readSettings(env: Environment, baseURL: string): Settings {
-  const numbers = Object.entries(NUMBERS).map(([name, rule]) => [name, numberIn(env, rule)]);
   return {
-    ...(Object.fromEntries(numbers) as Record<NumberName, number>),
+    ...numbersIn(env, NUMBERS),
     baseURL: baseURLIn(env) ?? baseURL,
     apiKey: env['OPENAI_API_KEY'] || 'none',
     model: env['DOCUMENT_MODEL'] || LOCAL_MODEL,
@@ -67,20 +64,5 @@ export function readSettings(env: Environment, baseURL: string): Settings {
 
 /** Where the environment says that the model is. */
 export function baseURLIn(env: Environment): string | undefined {
-  const text = env['OPENAI_BASE_URL'] || undefined;
-  if (text === undefined || /^https?:$/.test(URL.parse(text)?.protocol ?? '')) return text;
-  throw new TypeError(`Expected OPENAI_BASE_URL to be an http or https URL, got ${quote(text)}.`);
-}
-
-function numberIn(env: Environment, { variable, standard, min, max }: NumberRule): number {
-  const text = env[variable] || String(standard);
-  const value = text.trim() === '' ? Number.NaN : Number(text);
-  if (Number.isSafeInteger(value) && value >= min && value <= max) return value;
-  throw new RangeError(
-    `Expected ${variable} to be an integer from ${min} to ${max}, got ${quote(text)}.`,
-  );
-}
-
-function quote(text: string): string {
-  return JSON.stringify(text.slice(0, 64));
+  return httpURLIn(env, 'OPENAI_BASE_URL');
 }

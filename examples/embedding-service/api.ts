@@ -2,7 +2,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 
 import { healthReport, toHttpError } from 'sluice/http';
 
-import { badRequest, goneSignal, HttpFailure, readObject, sendJson } from './http.ts';
+import { goneSignal, HttpFailure, sendJson } from '../support/http.ts';
+import { badRequest, readObject } from './body.ts';
 import type { Model, Vector } from './model.ts';
 import { parseLiveSettings } from './settings.ts';
 

@@ -8,7 +8,7 @@ import {
 
 import { readCorpus } from '../model-server/corpus.ts';
 import { buildEmbedding, type Embedding, plainEmbedding } from './embedding.ts';
-import { HttpFailure } from './http.ts';
+import { HttpFailure } from '../support/http.ts';
 import type { LiveSettings, Settings } from './settings.ts';
 import { SharedCalls } from './shared-calls.ts';
 

@@ -1,3 +1,12 @@
+import {
+  type Environment,
+  HOUR,
+  httpURLIn,
+  numberIn,
+  type NumberRule,
+  numbersIn,
+} from '../support/environment.ts';
+
 /** How the gateway is to run: what `readSettings` makes of the environment. Times are in ms. */
 export interface Settings extends Readonly<Record<NumberName, number>> {
   /** In the order in which they are asked. */
@@ -22,24 +31,14 @@ interface Model {
   readonly maxTokens: number;
 }
 
-type Environment = Readonly<Record<string, string | undefined>>;
 type NumberName = keyof typeof NUMBERS;
 export type ProviderName = keyof typeof PROVIDERS;
-
-interface NumberRule {
-  readonly variable: string;
-  readonly standard: number;
-  readonly min: number;
-  readonly max: number;
-}
 
 /** Both are the model of `examples/model-server`. */
 export const MODELS: ReadonlyMap<string, Model> = new Map([
   ['short', { upstream: 'trigram', maxTokens: 60 }],
   ['long', { upstream: 'trigram', maxTokens: 400 }],
 ]);
-
-const HOUR = 3_600_000;
 
 const PROVIDERS = {
   fast: { concurrency: 2, maxWaiting: 2, timeouts: { short: 5000, long: 15_000 } },
@@ -73,10 +72,9 @@ export function readSettings(
   env: Environment,
   baseURLs: Readonly<Record<ProviderName, string>>,
 ): Settings {
-  const numbers = Object.entries(NUMBERS).map(([name, rule]) => [name, numberIn(env, rule)]);
   const names = Object.keys(PROVIDERS) as ProviderName[];
   return {
-    ...(Object.fromEntries(numbers) as Record<NumberName, number>),
+    ...numbersIn(env, NUMBERS),
     providers: names.map((name) => providerIn(env, name, baseURLs[name])),
     timeouts: new Map(
       names.flatMap((name) =>
@@ -91,10 +89,7 @@ export function readSettings(
 
 /** Where the environment says that a provider is. */
 export function baseURLIn(env: Environment, name: ProviderName): string | undefined {
-  const variable = `${prefixOf(name)}_URL`;
-  const text = env[variable] || undefined;
-  if (text === undefined || /^https?:$/.test(URL.parse(text)?.protocol ?? '')) return text;
-  throw new TypeError(`Expected ${variable} to be an http or https URL, got ${quote(text)}.`);
+  return httpURLIn(env, `${prefixOf(name)}_URL`);
 }
 
 function providerIn(env: Environment, name: ProviderName, baseURL: string): ProviderSettings {
@@ -121,17 +116,4 @@ function providerIn(env: Environment, name: ProviderName, baseURL: string): Prov
 
 function prefixOf(name: ProviderName): string {
   return `GATEWAY_${name.toUpperCase()}`;
-}
-
-function numberIn(env: Environment, { variable, standard, min, max }: NumberRule): number {
-  const text = env[variable] || String(standard);
-  const value = text.trim() === '' ? Number.NaN : Number(text);
-  if (Number.isSafeInteger(value) && value >= min && value <= max) return value;
-  throw new RangeError(
-    `Expected ${variable} to be an integer from ${min} to ${max}, got ${quote(text)}.`,
-  );
-}
-
-function quote(text: string): string {
-  return JSON.stringify(text.slice(0, 64));
 }

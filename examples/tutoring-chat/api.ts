@@ -6,7 +6,7 @@ import { pipeToResponse, toHttpError } from 'sluice/http';
 
 import { readBody } from './body.ts';
 import type { Asked, Chat } from './chat.ts';
-import { goneSignal, HttpFailure, sendJson } from './http.ts';
+import { goneSignal, HttpFailure, sendJson } from '../support/http.ts';
 import { parseQuestion } from './questions.ts';
 
 type Handler = (request: IncomingMessage, response: ServerResponse) => void | Promise<void>;

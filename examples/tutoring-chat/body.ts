@@ -3,7 +3,7 @@ import type { IncomingMessage } from 'node:http';
 
 import { Semaphore, SluiceError } from 'sluice';
 
-import { HttpFailure } from './http.ts';
+import { HttpFailure } from '../support/http.ts';
 
 /** Even a question of 8 kB of which every character is escaped is smaller. */
 const MAX_BYTES = 131_072;

@@ -13,7 +13,7 @@ import {
 } from 'sluice';
 
 import { type Exchange, History } from './history.ts';
-import { HttpFailure } from './http.ts';
+import { HttpFailure } from '../support/http.ts';
 import { Model } from './model.ts';
 import { PRIORITIES, type Question } from './questions.ts';
 import { Recent, type RecentGauges } from './recent.ts';

@@ -4,7 +4,7 @@ import { RateLimiter } from 'sluice';
 import { parseRetryAfter } from 'sluice/http';
 
 import type { Exchange } from './history.ts';
-import { HttpFailure } from './http.ts';
+import { HttpFailure } from '../support/http.ts';
 import type { Question } from './questions.ts';
 import type { Settings } from './settings.ts';
 

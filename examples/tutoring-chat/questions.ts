@@ -1,4 +1,4 @@
-import { HttpFailure } from './http.ts';
+import { HttpFailure } from '../support/http.ts';
 
 /** What a visitor wants to know. */
 export interface Question {
