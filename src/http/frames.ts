@@ -7,7 +7,7 @@ import type { Encoder } from './encoder.ts';
 /** As much as a socket takes at once, more or less. */
 const CHUNK_LENGTH = 16 * 1024;
 
-/** How many promises a source that has a token at hand may need to bring it; a generator needs 5. */
+/** How many promises a source that has a token at hand may need to bring it; a generator needs 3. */
 const HOPS = 10;
 
 export interface Refusal {
