@@ -6,6 +6,7 @@
  * fire late or, as real ones do, a fraction of a millisecond early: primitives look at `now()` again.
  */
 export interface Clock {
+  /** A reading in milliseconds, never lower than the one before. */
   now(): number;
   /** Calls `callback` once, `ms` milliseconds from now. The handle may have `unref()`, as Node's has. */
   setTimeout(callback: () => void, ms: number): unknown;

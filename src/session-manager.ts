@@ -173,7 +173,9 @@ interface GateEvent {
 
 /** An `AdmissionQueue`, `RateLimiter` or `Semaphore`, or anything with their events. */
 export interface ObservableGate {
+  /** Subscribes to an event of the gate, as `AdmissionQueue` and the others do. */
   on(name: string, listener: (event: object) => void): unknown;
+  /** Takes the listener off again. */
   off(name: string, listener: (event: object) => void): unknown;
 }
 

@@ -121,6 +121,7 @@ export interface TokenStream<T> extends AsyncIterable<StreamEvent<T>> {
    * composed one. Never rejects.
    */
   readonly finished: Promise<StreamReport>;
+  /** How far it has come, and what is buffered. */
   stats(): StreamStats;
 }
 

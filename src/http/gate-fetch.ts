@@ -13,8 +13,11 @@ type FetchInit = Parameters<Fetch>[1];
 
 /** What is needed of a `RateLimiter`. */
 export interface UpstreamLimiter {
+  /** Holds every grant for so many milliseconds. */
   pause(ms: number): void;
+  /** Takes over what is left, by the names of the limits. */
   sync(counts: never): void;
+  /** Tells which limits there are. */
   stats(): { readonly limits: readonly { readonly name: string | undefined }[] };
 }
 

@@ -8,6 +8,7 @@ export interface TokenSink<T> {
   readonly push: (token: T) => boolean;
   /** No more tokens: those that were pushed are still read. The first of `end` and `fail` counts. */
   readonly end: () => void;
+  /** The stream fails with this when what was pushed before has been read. */
   readonly fail: (error: unknown) => void;
   /** Resolves when everything that was pushed has been read, or the stream is over. */
   readonly ready: Promise<void>;
@@ -32,7 +33,9 @@ export interface EmitterOptions extends PushOptions {
 
 /** An emitter of Node, eventemitter3, and others alike. */
 export interface TokenEmitter {
+  /** Adds a listener. */
   on(event: string, listener: (argument: unknown) => void): unknown;
+  /** Takes one off. */
   off(event: string, listener: (argument: unknown) => void): unknown;
 }
 
