@@ -12,6 +12,9 @@ export default defineConfig({
   format: 'esm',
   target: 'es2023',
   platform: 'neutral',
+  // `node:async_hooks` stays what it is: not every runtime knows it by the short name.
+  removeNodeProtocol: false,
+  external: [/^node:/],
   // One class, one identity across the subpaths: shared code goes into chunks.
   splitting: true,
   // Declarations come from `tsc -p tsconfig.build.json`.

@@ -10,6 +10,7 @@ import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import manifest from '../package.json' with { type: 'json' };
+import { sizes } from '../scripts/size.ts';
 
 const require = createRequire(import.meta.url);
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -231,6 +232,12 @@ describe('the package', () => {
       const code = await bundle("export { readEvents } from 'sluice/read-events';", 'browser');
       expect(code).toContain('event-stream');
       expect(code).not.toMatch(/\bnode:|\bprocess\b|\bBuffer\b/);
+    });
+
+    it('adds no more than its budget by any way in', async () => {
+      const all = await sizes(consumer);
+      expect(all.map(({ specifier }) => specifier)).toEqual(specifiers);
+      expect(all.filter(({ bytes, budget }) => bytes > budget)).toEqual([]);
     });
 
     it('brings nothing for an import that nobody uses', async () => {
