@@ -23,17 +23,15 @@ describe('the check of docs/hazards.md', () => {
   });
 
   it.each([
-    ['without a test', `${proved}\n${row(two, '')}`, `${two} has no test`],
-    ['with other tests', row(one, '`tests/a.test.ts`'), /^H901 names other tests/],
-    ['out of order', `${row(two, 'not applicable: no')}\n${proved}`, `${one} comes after ${two}`],
-    ['twice', `${proved}\n${proved}`, `${one} comes after ${one}`],
+    ['without a test', `${proved}\n${row(two, '')}`, /^H902 has no test$/],
+    ['with other tests', row(one, '`tests/a.test.ts`'), /^H901 names other tests.*$/],
+    ['out of order', `${row(two, 'not applicable: no')}\n${proved}`, /^H901 comes after H902$/],
+    ['twice', `${proved}\n${proved}`, /^H901 comes after H901$/],
     ['with no reason', `${proved}\n${row(two, 'not applicable:')}`, /^H902 .* for no reason$/],
     ['with tests all the same', row(one, 'not applicable: no'), /^H901 .* has tests$/],
     ['that is only in a title', '', /^H901 is unknown, in tests\/a\.test\.ts, tests\/b\.test\.ts$/],
   ])('finds a number %s', (_what, page, problem) => {
-    expect(problems(page, titles)).toEqual([
-      typeof problem === 'string' ? problem : expect.stringMatching(problem),
-    ]);
+    expect(problems(page, titles).join('\n')).toMatch(problem);
   });
 
   it('writes the tests into the table, and nothing else', () => {
