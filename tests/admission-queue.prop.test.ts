@@ -517,7 +517,7 @@ describe('AdmissionQueue', () => {
     ],
     { numRuns: 100 },
   )(
-    'Q1 Q2 Q3 Q4 Q5 Q6 does what an array in the order of turns does, whatever happens',
+    'Q1 Q2 Q3 Q4 Q5 Q6 does what an array in the order of turns does, whatever happens (H207, H238)',
     async (given, life, end) => {
       const system = new System(given);
       const setUp = (): { model: System; real: System } => ({ model: system, real: system });
@@ -535,7 +535,7 @@ describe('AdmissionQueue', () => {
     ],
     { numRuns: 20 },
   )(
-    'Q5 moves every position by one for each that starts, leaves, joins or is moved ahead, and no other',
+    'Q5 moves every position by one for each that starts, leaves, joins or is moved ahead, and no other (H213)',
     async (length, priorities, changes) => {
       const clock = new ManualClock();
       const queue = new AdmissionQueue({ concurrency: 1, maxWaiting: 2000, priorities: 4, clock });

@@ -204,7 +204,7 @@ describe('AdmissionQueue', () => {
     });
   });
 
-  describe('the order of checks', () => {
+  describe('the order of checks (H198)', () => {
     const gone = AbortSignal.abort('why');
     const cases: [string, EnqueueOptions, number, boolean, unknown][] = [
       ['bad arguments', { priority: 9 }, 0, true, 'RangeError'],
@@ -231,7 +231,7 @@ describe('AdmissionQueue', () => {
   });
 
   describe('.enqueue()', () => {
-    it('hands out the ticket of a task that runs, then of one that waits', async () => {
+    it('hands out the ticket of a task that runs, then of one that waits (H236)', async () => {
       const { clock, queue, finish } = busy();
       const metadata = { question: '?' };
       const ticket = queue.enqueue(() => 'done', { id: 'a', key: 'k', priority: 2, metadata });
@@ -445,7 +445,7 @@ describe('AdmissionQueue', () => {
   });
 
   describe('.close(), .drain(), .pause()', () => {
-    it('serve who waits, or reject them in order', async () => {
+    it('serve who waits, or reject them in order (H230)', async () => {
       const { queue, finish } = busy();
       const served = queue.run(() => 'served');
       const drained = queue.drain();
@@ -511,7 +511,7 @@ describe('AdmissionQueue', () => {
     });
 
     it.each(['__proto__', 'constructor', '', '0', '-0', '\u0000', '\uD800'])(
-      'takes any id for a plain one: %j (H150)',
+      'takes any id for a plain one: %j (H150, H219)',
       async (id) => {
         const queue = new AdmissionQueue({ concurrency: 1 });
         expect(queue.position(id)).toBe(-2);

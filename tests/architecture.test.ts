@@ -128,7 +128,7 @@ describe('the sources', () => {
     });
   });
 
-  it('keep to the layers and to what may be used where', () => {
+  it('keep to the layers and to what may be used where (H342, H359)', () => {
     expect(violations(files)).toEqual([]);
   });
 });

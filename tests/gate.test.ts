@@ -368,7 +368,7 @@ describe('compose()', () => {
       expect([outer.active, inner.active]).toEqual([0, 0]);
     });
 
-    it('innermost first', async () => {
+    it('innermost first (H336)', async () => {
       const gates = [1, 2, 3].map(() => new Semaphore(1));
       const order: number[] = [];
       for (const [i, gate] of gates.entries()) gate.on('released', () => order.push(i));

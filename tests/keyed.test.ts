@@ -78,7 +78,7 @@ describe('Keyed', () => {
       expect(keysOf(keyed)).toEqual(['a', 'c']);
     });
 
-    it('prefers one that was not asked for lately', () => {
+    it('prefers one that was not asked for lately (H287)', () => {
       const { keyed } = setUp(4);
       for (const key of ['a', 'b', 'c', 'd']) keyed.get(key);
       keyed.get('e');
@@ -91,7 +91,7 @@ describe('Keyed', () => {
       ['with something active', { active: 1 }],
       ['somebody waits for', { waiting: 1 }],
       ['that remembers something', { full: false }],
-    ])('never forgets an instance %s: a new key is refused', (_, state) => {
+    ])('never forgets an instance %s: a new key is refused (H287)', (_, state) => {
       const { keyed, made } = setUp(2);
       const a = Object.assign(keyed.get('a'), state);
       const b = Object.assign(keyed.get('b'), state);
@@ -154,7 +154,7 @@ describe('Keyed', () => {
       expect(keyed.size).toBe(2);
     });
 
-    it('takes any string for a plain key (H150)', () => {
+    it('takes any string for a plain key (H150, H260)', () => {
       const { keyed } = setUp(100);
       const keys = [
         '__proto__',
@@ -213,7 +213,7 @@ describe('Keyed', () => {
       expect(keyed.size).toBe(0);
     });
 
-    it('keeps what is in use, as long as it is', async () => {
+    it('keeps what is in use, as long as it is (H284)', async () => {
       const { clock, keyed } = setUp(10, 1000);
       const a = keyed.get('a');
       a.active = 1;
@@ -224,7 +224,7 @@ describe('Keyed', () => {
       expect(keyed.size).toBe(0);
     });
 
-    it('arms one timer, and none when nothing is left', async () => {
+    it('arms one timer, and none when nothing is left (H283)', async () => {
       const { clock, keyed } = setUp(10_000, 1000);
       expect(clock.timers).toBe(0);
       for (let i = 0; i < 5000; i++) keyed.get(`${i}`);
@@ -238,7 +238,7 @@ describe('Keyed', () => {
       expect(clock.timers).toBe(0);
     });
 
-    it('keeps no process alive', () => {
+    it('keeps no process alive (H283)', () => {
       const unref = vi.fn<() => void>();
       const clock = {
         now: () => 0,
@@ -249,7 +249,7 @@ describe('Keyed', () => {
       expect(unref).toHaveBeenCalledOnce();
     });
 
-    it('cleans up in turns, so that nobody waits long', async () => {
+    it('cleans up in turns, so that nobody waits long (H261)', async () => {
       const { clock, keyed } = setUp(10_000, 1000);
       for (let i = 0; i < 5000; i++) keyed.get(`${i}`);
       const sizes: number[] = [];
@@ -342,7 +342,7 @@ describe('Keyed', () => {
       queues.get('b');
     });
 
-    it('holds at most maxKeys of a million one-shot keys, and nothing in the end', async () => {
+    it('holds at most maxKeys of a million one-shot keys, and nothing in the end (H261)', async () => {
       const clock = new ManualClock();
       const limiters = new Keyed(() => new RateLimiter({ limit: 1000, clock }), {
         maxKeys: 1000,

@@ -310,7 +310,7 @@ describe('RateLimiter', () => {
   );
 
   test.prop([anyLimit, steps], { numRuns: 2000 })(
-    'R2 grants in every window at most burst + limit * w / intervalMs, at any rate',
+    'R2 grants in every window at most burst + limit * w / intervalMs, at any rate (H241)',
     ({ limit, intervalMs, burst }, sequence) => {
       const clock = new SetClock();
       const limiter = new RateLimiter({ limit, intervalMs, burst, clock });

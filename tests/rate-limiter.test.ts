@@ -184,7 +184,7 @@ describe('RateLimiter', () => {
       expect(granted).toBe(70);
     });
 
-    it('does not overtake those who wait, even if there would be enough for it', async () => {
+    it('does not overtake those who wait, even if there would be enough for it (H253)', async () => {
       const { clock, limiter } = setUp({ limit: 10, burst: 10 });
       limiter.tryAcquire(8);
       const heavy = follow(clock, limiter.acquire({ cost: 5 }));
@@ -210,7 +210,7 @@ describe('RateLimiter', () => {
       },
     );
 
-    it('takes of all limits or of none', async () => {
+    it('takes of all limits or of none (H268)', async () => {
       const clock = new ManualClock();
       const limiter = new RateLimiter({
         limits: { requests: { limit: 10 }, tokens: { limit: 100 } },
@@ -258,7 +258,7 @@ describe('RateLimiter', () => {
       expect(clock.timers).toBe(0);
     });
 
-    it('keeps one timer armed, however many wait (H085)', async () => {
+    it('keeps one timer armed, however many wait (H085, H258)', async () => {
       const { clock, limiter } = setUp({ limit: 1 });
       for (let i = 0; i < 50; i++) void limiter.acquire({ waitTimeoutMs: 60_000 });
       expect(clock.timers).toBe(1);
@@ -267,7 +267,7 @@ describe('RateLimiter', () => {
       expect(clock.timers).toBe(0);
     });
 
-    it('serves the more urgent first and does not let a lighter one overtake', async () => {
+    it('serves the more urgent first and does not let a lighter one overtake (H233)', async () => {
       const { clock, limiter } = setUp({ limit: 10, burst: 10 });
       limiter.tryAcquire(10);
       const order: string[] = [];
@@ -328,7 +328,7 @@ describe('RateLimiter', () => {
       expect(limiter.available()).toBe(1);
     });
 
-    it('lets a grant stand that was made before the abort (H055)', async () => {
+    it('lets a grant stand that was made before the abort (H055, H255)', async () => {
       const { clock, limiter } = setUp({ limit: 1, intervalMs: 100 });
       limiter.tryAcquire();
       const quitter = new AbortController();
@@ -347,7 +347,7 @@ describe('RateLimiter', () => {
       });
     });
 
-    it('refuses at once a wait that is known to be too long', async () => {
+    it('refuses at once a wait that is known to be too long (H257)', async () => {
       const { clock, limiter } = setUp({ limit: 1, intervalMs: 1000 });
       limiter.tryAcquire();
       void limiter.acquire();
@@ -517,7 +517,7 @@ describe('RateLimiter', () => {
       expect(limiter.active).toBe(0);
     });
 
-    it('does not call the task of one who gave up after the grant, and gives its tokens back', async () => {
+    it('does not call the task of one who gave up after the grant, and gives its tokens back (H240)', async () => {
       const { clock, limiter } = setUp({ limit: 1, intervalMs: 100 });
       limiter.tryAcquire();
       const quitter = new AbortController();
@@ -571,7 +571,7 @@ describe('RateLimiter', () => {
       expect(limiter.retryAfterMs(2)).toBe(0);
     });
 
-    it('is exact for a cost behind those who wait', async () => {
+    it('is exact for a cost behind those who wait (H256)', async () => {
       const { clock, limiter } = setUp({ limit: 10, burst: 5 });
       limiter.tryAcquire(5);
       void limiter.acquire({ cost: 4 });
@@ -647,7 +647,7 @@ describe('RateLimiter', () => {
       expect(clock.timers).toBe(0);
     });
 
-    it('makes waiters wait for a debt', async () => {
+    it('makes waiters wait for a debt (H264, H269)', async () => {
       const { clock, limiter } = setUp({ limit: 10 });
       const lease = limiter.tryAcquire(10)!;
       const waiting = follow(clock, limiter.acquire({ cost: 4 }));
@@ -714,7 +714,7 @@ describe('RateLimiter', () => {
       expect(events).toEqual([['settled', { id: 1, cost: 8, actual: 3, active: 0, waiting: 0 }]]);
     });
 
-    it('is bounded: a usage that is a bug does not break the arithmetic', () => {
+    it('is bounded: a usage that is a bug does not break the arithmetic (H264)', () => {
       const { limiter } = setUp({ limit: 10 });
       const leases = [limiter.tryAcquire(5)!, limiter.tryAcquire(5)!];
       for (const lease of leases) lease.settle(Number.MAX_SAFE_INTEGER);
@@ -724,7 +724,7 @@ describe('RateLimiter', () => {
   });
 
   describe('.cancel() of a lease', () => {
-    it('gives everything back', () => {
+    it('gives everything back (H255)', () => {
       const limiter = new RateLimiter({
         limits: { requests: { limit: 10 }, tokens: { limit: 1000 } },
         clock: new ManualClock(),
@@ -1065,7 +1065,7 @@ describe('RateLimiter', () => {
   });
 
   describe('.close()', () => {
-    it('takes nobody new and serves those who wait', async () => {
+    it('takes nobody new and serves those who wait (H265)', async () => {
       const { clock, limiter } = setUp({ limit: 1 });
       limiter.tryAcquire();
       const waiting = follow(clock, limiter.acquire());
@@ -1076,7 +1076,7 @@ describe('RateLimiter', () => {
       expect(drained).toEqual({ outcome: 'granted', at: 1000 });
     });
 
-    it('rejects those who wait if asked to, and leaves no timer', async () => {
+    it('rejects those who wait if asked to, and leaves no timer (H265)', async () => {
       const { clock, limiter } = setUp({ limit: 1 });
       limiter.tryAcquire();
       const calls = [1, 2].map(() => follow(clock, limiter.acquire({ waitTimeoutMs: 5000 })));

@@ -202,12 +202,15 @@ describe('Semaphore', () => {
       expect(semaphore.tryAcquire()).toBeUndefined();
     });
 
-    it.each(NO_POSITIVE_INTEGERS)('throws for a bad weight, and changes nothing: %s', (weight) => {
-      const semaphore = new Semaphore(3);
-      const before = seen(semaphore);
-      expect(() => semaphore.tryAcquire(weight as never)).toThrow(/`weight`/);
-      expect(seen(semaphore)).toEqual(before);
-    });
+    it.each(NO_POSITIVE_INTEGERS)(
+      'throws for a bad weight, and changes nothing: %s (H195)',
+      (weight) => {
+        const semaphore = new Semaphore(3);
+        const before = seen(semaphore);
+        expect(() => semaphore.tryAcquire(weight as never)).toThrow(/`weight`/);
+        expect(seen(semaphore)).toEqual(before);
+      },
+    );
   });
 
   describe('.acquire()', () => {
@@ -318,7 +321,7 @@ describe('Semaphore', () => {
     });
   });
 
-  describe('the order of checks', () => {
+  describe('the order of checks (H198)', () => {
     /** Each line adds what the one before it lets through; the first check that fails answers. */
     const cases: [string, AcquireOptions | undefined, (semaphore: Semaphore) => void, unknown][] = [
       ['bad arguments', { weight: 0 }, (s) => s.close(), 'RangeError'],
@@ -1024,7 +1027,7 @@ describe('Semaphore', () => {
       expect(seenNumbers(semaphore)).toEqual({ capacity: 3, available: 0, active: 3, waiting: 1 });
     });
 
-    it('downwards, takes nothing away and grants again when enough is back (H186)', async () => {
+    it('downwards, takes nothing away and grants again when enough is back (H186, H196)', async () => {
       const semaphore = new Semaphore(3);
       const permits = [1, 1, 1].map(() => semaphore.tryAcquire()!);
       const next = semaphore.acquire();
@@ -1162,7 +1165,7 @@ describe('Semaphore', () => {
   });
 
   describe('.drain()', () => {
-    it('closes, and resolves when everybody has been served', async () => {
+    it('closes, and resolves when everybody has been served (H192)', async () => {
       const semaphore = new Semaphore(1);
       const { promise, resolve } = Promise.withResolvers<void>();
       void semaphore.run(() => promise);

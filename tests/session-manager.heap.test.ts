@@ -7,7 +7,7 @@ import { describe, expect, it } from 'vitest';
 const script = fileURLToPath(new URL('support/heap-of-sessions.ts', import.meta.url));
 
 describe('SessionManager', () => {
-  it('M3 leaves nothing of a million sessions but the history', async () => {
+  it('M3 leaves nothing of a million sessions but the history (H282)', async () => {
     const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', script]);
     const { growthBytes, ...rest } = JSON.parse(stdout) as { growthBytes: number };
     expect(Math.abs(growthBytes)).toBeLessThan(2_000_000);

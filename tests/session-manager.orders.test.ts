@@ -215,7 +215,7 @@ async function playAll(steps: readonly string[], fixed: Partial<Plan>): Promise<
 }
 
 describe('SessionManager', () => {
-  it('M1 ends two sessions once each and for the first cause, in every order with a shutdown', async () => {
+  it('M1 ends two sessions once each and for the first cause, in every order with a shutdown (H279)', async () => {
     using uncaught = catchUncaught();
     const count = await playAll([...STEPS, 'shutdown', 'force'], {});
     expect(count).toBe(20_160);
@@ -223,7 +223,7 @@ describe('SessionManager', () => {
     expect(uncaught.rejections).toEqual([]);
   });
 
-  it('M1 does so for every kind of clean-up of both', async () => {
+  it('M1 does so for every kind of clean-up of both (H278)', async () => {
     using uncaught = catchUncaught();
     let count = 0;
     for (const one of CLEANUPS) {

@@ -112,127 +112,130 @@ describe('SessionManager', () => {
       fc.constantFrom(3, 25, Infinity),
     ],
     { numRuns: 300 },
-  )('M1, M3 does with every session what its model does', async (steps, maxActive, graceMs) => {
-    const clock = new ManualClock();
-    const sessions = new SessionManager({
-      clock,
-      maxActive,
-      graceMs,
-      history: HISTORY,
-      cleanupTimeoutMs: CLEANUP_TIMEOUT_MS,
-    });
-    const models: Model[] = [];
-    const reals: Real[] = [];
-    const ends = new Map<string, Status[]>();
-    const lastEnded: string[] = [];
-    for (const name of ['completed', 'failed', 'cancelled', 'timedOut'] as const) {
-      sessions.on(name, ({ session }) => {
-        ends.get(session.id)!.push(name);
-        lastEnded.push(session.id);
-        if (lastEnded.length > HISTORY) lastEnded.shift();
+  )(
+    'M1, M3 does with every session what its model does (H285)',
+    async (steps, maxActive, graceMs) => {
+      const clock = new ManualClock();
+      const sessions = new SessionManager({
+        clock,
+        maxActive,
+        graceMs,
+        history: HISTORY,
+        cleanupTimeoutMs: CLEANUP_TIMEOUT_MS,
       });
-    }
-    let closed = false;
-    let forceAt = Infinity;
+      const models: Model[] = [];
+      const reals: Real[] = [];
+      const ends = new Map<string, Status[]>();
+      const lastEnded: string[] = [];
+      for (const name of ['completed', 'failed', 'cancelled', 'timedOut'] as const) {
+        sessions.on(name, ({ session }) => {
+          ends.get(session.id)!.push(name);
+          lastEnded.push(session.id);
+          if (lastEnded.length > HISTORY) lastEnded.shift();
+        });
+      }
+      let closed = false;
+      let forceAt = Infinity;
 
-    const begin = async (byHand: boolean, timeoutMs: number): Promise<void> => {
-      const controller = new AbortController();
-      const options = { timeoutMs, signal: controller.signal };
-      const add = (session: Session, finish: (ok: boolean) => void): void => {
-        ends.set(session.id, []);
-        reals.push({ id: session.id, session, controller, calls: [], finish });
-        models.push(new Model(byHand, clock.now() + timeoutMs));
+      const begin = async (byHand: boolean, timeoutMs: number): Promise<void> => {
+        const controller = new AbortController();
+        const options = { timeoutMs, signal: controller.signal };
+        const add = (session: Session, finish: (ok: boolean) => void): void => {
+          ends.set(session.id, []);
+          reals.push({ id: session.id, session, controller, calls: [], finish });
+          models.push(new Model(byHand, clock.now() + timeoutMs));
+        };
+        const live = models.filter(({ state }) => state !== 'ended').length;
+        const code = closed ? 'ERR_CLOSED' : live >= maxActive ? 'ERR_SESSIONS_FULL' : undefined;
+        if (byHand) {
+          let session: OpenSession | undefined;
+          try {
+            session = sessions.open(options);
+          } catch (error) {
+            expect(error).toMatchObject({ code });
+            return;
+          }
+          expect(code).toBeUndefined();
+          add(session, (ok) => void session.end(ok ? undefined : new Error('by hand')));
+        } else {
+          const { promise, resolve, reject } = Promise.withResolvers<void>();
+          const count = models.length;
+          const answer = sessions.run((context) => {
+            add(context.session, (ok) => (ok ? resolve() : reject(new Error('task'))));
+            return promise;
+          }, options);
+          if (code !== undefined) await expect(answer).rejects.toMatchObject({ code });
+          else answer.catch(() => {});
+          expect(models).toHaveLength(count + (code === undefined ? 1 : 0));
+        }
       };
-      const live = models.filter(({ state }) => state !== 'ended').length;
-      const code = closed ? 'ERR_CLOSED' : live >= maxActive ? 'ERR_SESSIONS_FULL' : undefined;
-      if (byHand) {
-        let session: OpenSession | undefined;
-        try {
-          session = sessions.open(options);
-        } catch (error) {
-          expect(error).toMatchObject({ code });
-          return;
-        }
-        expect(code).toBeUndefined();
-        add(session, (ok) => void session.end(ok ? undefined : new Error('by hand')));
-      } else {
-        const { promise, resolve, reject } = Promise.withResolvers<void>();
-        const count = models.length;
-        const answer = sessions.run((context) => {
-          add(context.session, (ok) => (ok ? resolve() : reject(new Error('task'))));
-          return promise;
-        }, options);
-        if (code !== undefined) await expect(answer).rejects.toMatchObject({ code });
-        else answer.catch(() => {});
-        expect(models).toHaveLength(count + (code === undefined ? 1 : 0));
-      }
-    };
 
-    for (const todo of steps) {
-      const i = 'i' in todo && models.length > 0 ? todo.i % models.length : -1;
-      switch (todo.do) {
-        case 'begin': {
-          await begin(todo.byHand, todo.timeoutMs);
-          break;
-        }
-        case 'finish': {
-          reals[i]?.finish(todo.ok);
-          models[i]?.over(todo.ok, clock.now());
-          break;
-        }
-        case 'abort': {
-          reals[i]?.controller.abort();
-          models[i]?.stop('cancelled', clock.now(), graceMs);
-          break;
-        }
-        case 'defer': {
-          if (i < 0 || !['open', 'stopping'].includes(models[i]!.state)) break;
-          const number = models[i]!.cleanups.push(todo.kind);
-          reals[i]!.session.defer(() => {
-            reals[i]!.calls.push(number);
-            if (todo.kind === 'fails') throw new Error('clean-up');
-            return todo.kind === 'works' ? Promise.resolve() : new Promise(() => {});
-          });
-          break;
-        }
-        case 'pass': {
-          for (let ms = 0.5; ms <= todo.ms; ms += 0.5) {
-            await clock.advance(0.5);
-            if (clock.now() === forceAt) {
-              for (const model of models) model.stop('cancelled', clock.now(), graceMs);
+      for (const todo of steps) {
+        const i = 'i' in todo && models.length > 0 ? todo.i % models.length : -1;
+        switch (todo.do) {
+          case 'begin': {
+            await begin(todo.byHand, todo.timeoutMs);
+            break;
+          }
+          case 'finish': {
+            reals[i]?.finish(todo.ok);
+            models[i]?.over(todo.ok, clock.now());
+            break;
+          }
+          case 'abort': {
+            reals[i]?.controller.abort();
+            models[i]?.stop('cancelled', clock.now(), graceMs);
+            break;
+          }
+          case 'defer': {
+            if (i < 0 || !['open', 'stopping'].includes(models[i]!.state)) break;
+            const number = models[i]!.cleanups.push(todo.kind);
+            reals[i]!.session.defer(() => {
+              reals[i]!.calls.push(number);
+              if (todo.kind === 'fails') throw new Error('clean-up');
+              return todo.kind === 'works' ? Promise.resolve() : new Promise(() => {});
+            });
+            break;
+          }
+          case 'pass': {
+            for (let ms = 0.5; ms <= todo.ms; ms += 0.5) {
+              await clock.advance(0.5);
+              if (clock.now() === forceAt) {
+                for (const model of models) model.stop('cancelled', clock.now(), graceMs);
+              }
+              for (const model of models) model.pass(clock.now(), graceMs);
             }
-            for (const model of models) model.pass(clock.now(), graceMs);
+            break;
           }
-          break;
-        }
-        case 'shutdown': {
-          if (!closed) {
-            forceAt = clock.now() + todo.drainMs;
-            void sessions.shutdown({ drainMs: todo.drainMs, forceMs: Infinity });
+          case 'shutdown': {
+            if (!closed) {
+              forceAt = clock.now() + todo.drainMs;
+              void sessions.shutdown({ drainMs: todo.drainMs, forceMs: Infinity });
+            }
+            closed = true;
+            break;
           }
-          closed = true;
-          break;
         }
-      }
-      await settle();
+        await settle();
 
-      let live = 0;
-      for (const [j, model] of models.entries()) {
-        const { id, session, calls } = reals[j]!;
-        expect(session.status).toBe(model.status);
-        expect(sessions.get(id)).toBe(model.state === 'ended' ? undefined : session);
-        expect(ends.get(id)).toEqual(model.state === 'ended' ? [model.status] : []);
-        expect(calls).toEqual(calls.toSorted((a, b) => b - a));
-        if (model.state === 'ended') expect(calls).toHaveLength(model.cleanups.length);
-        if (model.state !== 'ended') live++;
+        let live = 0;
+        for (const [j, model] of models.entries()) {
+          const { id, session, calls } = reals[j]!;
+          expect(session.status).toBe(model.status);
+          expect(sessions.get(id)).toBe(model.state === 'ended' ? undefined : session);
+          expect(ends.get(id)).toEqual(model.state === 'ended' ? [model.status] : []);
+          expect(calls).toEqual(calls.toSorted((a, b) => b - a));
+          if (model.state === 'ended') expect(calls).toHaveLength(model.cleanups.length);
+          if (model.state !== 'ended') live++;
+        }
+        expect(sessions.active).toBe(live);
+        expect(clock.timers).toBeLessThanOrEqual(1);
+        if (live === 0) expect(clock.timers).toBe(0);
+        const remembered = [...sessions.records()].map(({ id }) => id);
+        expect(remembered.toSorted()).toEqual(lastEnded.toSorted());
       }
-      expect(sessions.active).toBe(live);
-      expect(clock.timers).toBeLessThanOrEqual(1);
-      if (live === 0) expect(clock.timers).toBe(0);
-      const remembered = [...sessions.records()].map(({ id }) => id);
-      expect(remembered.toSorted()).toEqual(lastEnded.toSorted());
-    }
-  });
+    },
+  );
 
   type Op =
     | { readonly op: 'await' | 'timer' | 'listen' | 'emit' | 'set' }

@@ -140,7 +140,7 @@ describe('SessionManager', () => {
       expect(sessions.stats()).toMatchObject({ active: 0, started: 0, refused: 0 });
     });
 
-    it('refuses one session more than maxActive, at once', async () => {
+    it('refuses one session more than maxActive, at once (H273)', async () => {
       const { sessions } = manager({ maxActive: 2 });
       const { task, finish } = held();
       const both = [sessions.run(task), sessions.run(task)];
@@ -157,7 +157,7 @@ describe('SessionManager', () => {
       expect(third).toHaveBeenCalledTimes(1);
     });
 
-    it('refuses an id that an active session has, and takes that of an ended one', async () => {
+    it('refuses an id that an active session has, and takes that of an ended one (H271)', async () => {
       const { sessions } = manager({ generateId: () => 'same' });
       const { task, finish } = held();
       const first = sessions.run(task);
@@ -823,7 +823,7 @@ describe('SessionManager', () => {
       expect(deaf.value).toMatchObject({ code: 'ERR_CLOSED' });
     });
 
-    it('gives every call the same report', async () => {
+    it('gives every call the same report (H295)', async () => {
       const { sessions } = manager();
       const [one, two] = await Promise.all([
         sessions.shutdown(),
@@ -861,7 +861,7 @@ describe('SessionManager', () => {
       expect(events).toEqual(['started', 'cancelled', 'idle', 'closed']);
     });
 
-    it('is what `await using` does to a manager', async () => {
+    it('is what `await using` does to a manager (H295)', async () => {
       const { clock } = manager();
       {
         await using sessions = new SessionManager({ clock });

@@ -97,7 +97,7 @@ describe('SharedResource', () => {
   });
 
   describe('.run()', () => {
-    it('loads at the first use, once for everybody, and serves them in order', async () => {
+    it('loads at the first use, once for everybody, and serves them in order (H274)', async () => {
       const { resource, loads } = setUp({ maxUsers: 1000 });
       const order: number[] = [];
       const model = new Model('m');
@@ -342,7 +342,7 @@ describe('SharedResource', () => {
   });
 
   describe('a load that fails', () => {
-    it('rejects everybody who waited with what it failed of, and the next caller tries again', async () => {
+    it('rejects everybody who waited with what it failed of, and the next caller tries again (H274)', async () => {
       const { resource, loads } = setUp();
       const reason = new Error('no memory');
       const waiting = [outcome(resource.run(never)), outcome(resource.acquire())];
@@ -356,7 +356,7 @@ describe('SharedResource', () => {
       await expect(next).resolves.toBe('second');
     });
 
-    it('does so when it throws at once', async () => {
+    it('does so when it throws at once (H274)', async () => {
       const { resource } = setUp({
         load: () => {
           throw new Error('no');
@@ -420,7 +420,7 @@ describe('SharedResource', () => {
   });
 
   describe('a load that is out of time', () => {
-    it('rejects everybody with an ERR_LOAD_TIMEOUT of their own and aborts its signal', async () => {
+    it('rejects everybody with an ERR_LOAD_TIMEOUT of their own and aborts its signal (H274)', async () => {
       const { clock, resource, loads } = setUp({ loadTimeoutMs: 100, accessTimeoutMs: 1000 });
       const uses = [outcome(resource.run(never)), outcome(resource.run(never))];
       await clock.advance(99);
@@ -434,7 +434,7 @@ describe('SharedResource', () => {
       expect(resource.stats()).toMatchObject({ loading: false, loadFailures: 1 });
     });
 
-    it('holds the next one back until it has settled, and disposes of what it brings', async () => {
+    it('holds the next one back until it has settled, and disposes of what it brings (H275)', async () => {
       const { clock, resource, loads } = setUp({ loadTimeoutMs: 100 });
       const late = new Model('late');
       void outcome(resource.run(never));
@@ -571,7 +571,7 @@ describe('SharedResource', () => {
   });
 
   describe('.reload()', () => {
-    it('swaps for those who come, and disposes of the old one after its last user', async () => {
+    it('swaps for those who come, and disposes of the old one after its last user (H284)', async () => {
       const { resource, loads, model } = await setUpLoaded();
       const [one, two] = [await resource.acquire(), await resource.acquire()];
       const reloading = resource.reload();
@@ -747,7 +747,7 @@ describe('SharedResource', () => {
       expect(resource.stats()).toMatchObject({ closed: true, loaded: false, active: 0 });
     });
 
-    it('gives up a load and waits for what it brings', async () => {
+    it('gives up a load and waits for what it brings (H275, H281)', async () => {
       const { resource, loads } = setUp();
       const waiting = outcome(resource.run(never));
       const preloading = outcome(resource.preload());

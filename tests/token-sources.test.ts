@@ -47,7 +47,7 @@ describe('fromCallback()', () => {
     expect(await reading).toEqual(['a', 'b', 'c']);
   });
 
-  it('tells a failure after what was pushed, and the first end only', async () => {
+  it('tells a failure after what was pushed, and the first end only (H308)', async () => {
     const failure = new Error('broken');
     const stream = streamOf<string>(
       fromCallback(({ push, end, fail }: TokenSink<string>) => {
@@ -129,7 +129,7 @@ describe('fromCallback()', () => {
     expect(sink.push('b')).toBe(false);
   });
 
-  it('lets who pushes wait until all is read, or the stream is over', async () => {
+  it('lets who pushes wait until all is read, or the stream is over (H304, H305)', async () => {
     const seen: string[] = [];
     const stream = streamOf<number>(
       fromCallback(async (sink: TokenSink<number>) => {

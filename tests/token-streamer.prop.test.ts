@@ -215,7 +215,7 @@ async function play(script: Script) {
 const RUNS = { numRuns: 400 };
 
 describe('TokenStreamer', () => {
-  test.prop([scripts], RUNS)('T1: tells every token once and in order', async (script) => {
+  test.prop([scripts], RUNS)('T1: tells every token once and in order (H296)', async (script) => {
     const { seen, report, tokens } = await play(script);
     const told = seen.events.filter((event) => event.type === 'token');
     expect(told.map(({ value }) => value)).toEqual(told.map((_, i) => i));

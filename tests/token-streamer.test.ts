@@ -98,40 +98,43 @@ describe('TokenStreamer', () => {
       iterator: AsyncIterator<StreamEvent<string>>;
     }
 
-    it.each(Object.keys(ends))('aborts, returns once and frees the place: %s', async (way) => {
-      const clock = new ManualClock();
-      const gate = new Semaphore({ capacity: 1, clock });
-      const controller = new AbortController();
-      const source = new Stuck();
-      const stream = new TokenStreamer({ clock, teardownGraceMs: 1000 }).stream(source.open, {
-        gate,
-        signal: controller.signal,
-        runTimeoutMs: 60_000,
-      });
-      const iterator = stream[Symbol.asyncIterator]();
-      await iterator.next();
-      const pending = iterator.next();
-      await settle();
-      expect(source.calls).toEqual(['open', 'next']);
+    it.each(Object.keys(ends))(
+      'aborts, returns once and frees the place: %s (H297, H298, H333)',
+      async (way) => {
+        const clock = new ManualClock();
+        const gate = new Semaphore({ capacity: 1, clock });
+        const controller = new AbortController();
+        const source = new Stuck();
+        const stream = new TokenStreamer({ clock, teardownGraceMs: 1000 }).stream(source.open, {
+          gate,
+          signal: controller.signal,
+          runTimeoutMs: 60_000,
+        });
+        const iterator = stream[Symbol.asyncIterator]();
+        await iterator.next();
+        const pending = iterator.next();
+        await settle();
+        expect(source.calls).toEqual(['open', 'next']);
 
-      await ends[way]!(stream, { controller, clock, iterator });
-      await settle();
-      // The source is told at once and the reader answered, though the source is not.
-      expect(source.calls).toEqual(['open', 'next', 'abort', 'return']);
-      const told = way === 'leaving the loop' || way.startsWith('throw') ? undefined : 'error';
-      expect((await pending).value?.type).toBe(told);
-      expect(gate.active).toBe(1);
+        await ends[way]!(stream, { controller, clock, iterator });
+        await settle();
+        // The source is told at once and the reader answered, though the source is not.
+        expect(source.calls).toEqual(['open', 'next', 'abort', 'return']);
+        const told = way === 'leaving the loop' || way.startsWith('throw') ? undefined : 'error';
+        expect((await pending).value?.type).toBe(told);
+        expect(gate.active).toBe(1);
 
-      await clock.advance(999);
-      expect(gate.active).toBe(1);
-      await clock.advance(1);
-      expect(gate.active).toBe(0);
-      const report = await stream.finished;
-      expect(report.abandoned).toBe(true);
-      expect(source.calls).toEqual(['open', 'next', 'abort', 'return']);
-      expect(clock.timers).toBe(0);
-      expect((await iterator.next()).done).toBe(true);
-    });
+        await clock.advance(999);
+        expect(gate.active).toBe(1);
+        await clock.advance(1);
+        expect(gate.active).toBe(0);
+        const report = await stream.finished;
+        expect(report.abandoned).toBe(true);
+        expect(source.calls).toEqual(['open', 'next', 'abort', 'return']);
+        expect(clock.timers).toBe(0);
+        expect((await iterator.next()).done).toBe(true);
+      },
+    );
 
     it('frees the place as soon as a source that minds its signal has let go', async () => {
       const clock = new ManualClock();
@@ -254,7 +257,7 @@ describe('TokenStreamer', () => {
       expect(readable.destroyed).toBe(true);
     });
 
-    it('never returns a source that ended or failed by itself', async () => {
+    it('never returns a source that ended or failed by itself (H334)', async () => {
       for (const how of ['end', 'fail'] as const) {
         const source = new Played<string>();
         const stream = new TokenStreamer({ clock: new ManualClock() }).stream(source.open);
@@ -268,7 +271,7 @@ describe('TokenStreamer', () => {
       }
     });
 
-    it('bears with a return() that throws, rejects or is not done, and reports it (T-21)', async () => {
+    it('bears with a return() that throws, rejects or is not done, and reports it (T-21, H334)', async () => {
       const broken = new Error('broken');
       const returns: (() => unknown)[] = [
         () => {
@@ -600,7 +603,7 @@ describe('TokenStreamer', () => {
       expect(() => stream.tokens()).toThrow(TypeError);
     });
 
-    it('answers several next() at once in their order, and done ever after (H299, H300)', async () => {
+    it('answers several next() at once in their order, and done ever after (H299, H300, H307)', async () => {
       const source = new Played<string>();
       const iterator = new TokenStreamer({ clock: new ManualClock() }).stream(source.open).tokens();
       const answers = [iterator.next(), iterator.next(), iterator.next(), iterator.next()];
@@ -658,7 +661,7 @@ describe('TokenStreamer', () => {
       });
     });
 
-    it('loses what was not read when it is cancelled, and says so at once', async () => {
+    it('loses what was not read when it is cancelled, and says so at once (H321)', async () => {
       const stream = new TokenStreamer({ clock: new ManualClock() }).stream(['a', 'b', 'c']);
       const iterator = stream[Symbol.asyncIterator]();
       await iterator.next();
@@ -804,7 +807,7 @@ describe('TokenStreamer', () => {
     const streamOf = <T>(source: AsyncIterable<T>, clock: ManualClock): TokenStream<T> =>
       new TokenStreamer({ clock }).stream(source);
 
-    it('gives everything to a reader without an id, and the rest to one that comes again', async () => {
+    it('gives everything to a reader without an id, and the rest to one that comes again (H293, H312)', async () => {
       const clock = new ManualClock();
       const source = new Played<string>();
       const stream = streamOf(source, clock);
@@ -850,7 +853,7 @@ describe('TokenStreamer', () => {
       }
     });
 
-    it('fails for a reader who asks for what is not kept, or never was', async () => {
+    it('fails for a reader who asks for what is not kept, or never was (H312)', async () => {
       const source = new Played<string>();
       const replay = streamOf(source, new ManualClock()).replay({ maxTokens: 2 });
       const reader = replay.from().tokens();
@@ -871,7 +874,7 @@ describe('TokenStreamer', () => {
       expect(await collect(replay.from())).toMatchObject([{ code: 'ERR_REPLAY_EXPIRED' }]);
     });
 
-    it('ends when nobody reads for `graceMs`, and keeps nothing then', async () => {
+    it('ends when nobody reads for `graceMs`, and keeps nothing then (H293)', async () => {
       const clock = new ManualClock();
       const source = new Played<string>();
       const gate = new Semaphore({ capacity: 1, clock });
@@ -1089,7 +1092,7 @@ describe('TokenStreamer', () => {
       expect(await inTime).toBe('none');
     });
 
-    it('ends a stream that pauses too long between tokens, and not one that is just long', async () => {
+    it('ends a stream that pauses too long between tokens, and not one that is just long (H323)', async () => {
       const options = { idleTimeoutMs: 100 };
       const steady = endOf(options, async (source, clock) => {
         await clock.advance(1000);
@@ -1108,7 +1111,7 @@ describe('TokenStreamer', () => {
       expect(await pausing).toBe('idle');
     });
 
-    it('takes an empty string for no token', async () => {
+    it('takes an empty string for no token (H327)', async () => {
       const empty = endOf({ firstTokenTimeoutMs: 100 }, async (source, clock) => {
         await clock.advance(60);
         await source.give('');
@@ -1117,7 +1120,7 @@ describe('TokenStreamer', () => {
       expect(await empty).toBe('firstToken');
     });
 
-    it('ends a stream that takes too long altogether', async () => {
+    it('ends a stream that takes too long altogether (H323)', async () => {
       const options = { timeoutMs: 100, idleTimeoutMs: 60 };
       const long = endOf(options, async (source, clock) => {
         await clock.advance(50);
@@ -1165,7 +1168,7 @@ describe('TokenStreamer', () => {
       expect(await stream.finished).toMatchObject({ error: { phase: 'idle' } });
     });
 
-    it('lets go of a consumer that reads nothing for `stallMs`', async () => {
+    it('lets go of a consumer that reads nothing for `stallMs` (H310)', async () => {
       const clock = new ManualClock();
       const source = new Played<string>();
       const stream = new TokenStreamer({ clock, stallMs: 100 }).stream(source.open);

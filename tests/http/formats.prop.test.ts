@@ -85,7 +85,7 @@ function interpreted(stream: string): Record[] {
 
 describe('the formats of server-sent events', () => {
   test.prop([texts])(
-    'events: every token comes back as it was, in one record (T-01, T-06)',
+    'events: every token comes back as it was, in one record (T-01, T-06, H314)',
     async (tokens) => {
       const stream = await encode(tokens, { format: 'events' });
       const records = parsed(stream);
@@ -100,23 +100,26 @@ describe('the formats of server-sent events', () => {
     },
   );
 
-  test.prop([texts])('openai and ai-ui: the text comes back as it was', async (tokens) => {
-    const whole = tokens.join('').toWellFormed();
-    for (const format of ['openai', 'ai-ui'] as const) {
-      const stream = await encode(tokens, { format, id: 'a\n\nb', model: 'm\r\n\r\nevent: x' });
-      const records = parsed(stream);
-      expect(interpreted(stream)).toEqual(records);
-      expect(new Set(records.map(({ event }) => event))).toEqual(new Set(['message']));
-      expect(records.at(-1)!.data).toBe('[DONE]');
-      const all = records.slice(0, -1).map(({ data }) => JSON.parse(data) as Chunk);
-      const pieces = all.map(({ choices, delta }) => delta ?? choices?.[0]?.delta.content ?? '');
-      expect(pieces.join('').toWellFormed()).toBe(whole);
-      expect(pieces.every((piece) => !/[\uD800-\uDBFF]$/u.test(piece))).toBe(true);
-    }
-  });
+  test.prop([texts])(
+    'openai and ai-ui: the text comes back as it was (H314, H317)',
+    async (tokens) => {
+      const whole = tokens.join('').toWellFormed();
+      for (const format of ['openai', 'ai-ui'] as const) {
+        const stream = await encode(tokens, { format, id: 'a\n\nb', model: 'm\r\n\r\nevent: x' });
+        const records = parsed(stream);
+        expect(interpreted(stream)).toEqual(records);
+        expect(new Set(records.map(({ event }) => event))).toEqual(new Set(['message']));
+        expect(records.at(-1)!.data).toBe('[DONE]');
+        const all = records.slice(0, -1).map(({ data }) => JSON.parse(data) as Chunk);
+        const pieces = all.map(({ choices, delta }) => delta ?? choices?.[0]?.delta.content ?? '');
+        expect(pieces.join('').toWellFormed()).toBe(whole);
+        expect(pieces.every((piece) => !/[\uD800-\uDBFF]$/u.test(piece))).toBe(true);
+      }
+    },
+  );
 
   test.prop([texts])(
-    'text: the text comes back as it was, whole at every cut (T-08)',
+    'text: the text comes back as it was, whole at every cut (T-08, H313)',
     async (tokens) => {
       const streamer = new TokenStreamer({ clock: new ManualClock(), highWaterMark: 1 });
       const bytes: number[] = [];
@@ -129,15 +132,18 @@ describe('the formats of server-sent events', () => {
     },
   );
 
-  test.prop([texts])('ndjson: every token comes back as it was, on one line', async (tokens) => {
-    const lines = (await encode(tokens, { format: 'ndjson' })).split('\n');
-    expect(lines.pop()).toBe('');
-    const records = lines.map((line) => JSON.parse(line) as { type: string; value?: string });
-    expect(records.filter(({ type }) => type === 'token').map(({ value }) => value)).toEqual(
-      tokens,
-    );
-    expect(records.at(-1)).toEqual({ type: 'done', tokens: tokens.length, elapsedMs: 0 });
-  });
+  test.prop([texts])(
+    'ndjson: every token comes back as it was, on one line (H315)',
+    async (tokens) => {
+      const lines = (await encode(tokens, { format: 'ndjson' })).split('\n');
+      expect(lines.pop()).toBe('');
+      const records = lines.map((line) => JSON.parse(line) as { type: string; value?: string });
+      expect(records.filter(({ type }) => type === 'token').map(({ value }) => value)).toEqual(
+        tokens,
+      );
+      expect(records.at(-1)).toEqual({ type: 'done', tokens: tokens.length, elapsedMs: 0 });
+    },
+  );
 
   test.prop([fc.string({ unit: 'grapheme' }), fc.array(fc.nat(20))])(
     'bytes of UTF-8 are text, wherever they are cut (T-09)',

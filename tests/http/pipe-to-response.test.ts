@@ -203,7 +203,7 @@ describe('pipeToResponse()', () => {
       expect(clock.timers).toBe(0);
     });
 
-    it('stops waiting for drain, and the source that would never pause (T-12, T-14)', async () => {
+    it('stops waiting for drain, and the source that would never pause (T-12, T-14, H305, H319)', async () => {
       const pulled = { count: 0 };
       const streamer = new TokenStreamer();
       await using served = await piped(() => streamer.stream(flood(pulled)));
@@ -341,7 +341,7 @@ describe('pipeToResponse()', () => {
     }
   });
 
-  it('shows signs of life in the line and between tokens, and only then (T-38, T-41)', async () => {
+  it('shows signs of life in the line and between tokens, and only then (T-38, T-41, H318)', async () => {
     const clock = new ManualClock();
     const gate = new AdmissionQueue({ concurrency: 1, clock });
     let leave!: () => void;
@@ -370,7 +370,7 @@ describe('pipeToResponse()', () => {
     expect(clock.timers).toBe(0);
   });
 
-  it('sends the first token at once and what comes together together', async () => {
+  it('sends the first token at once and what comes together together (H326)', async () => {
     const source = async function* (): AsyncGenerator<string> {
       yield 'first';
       await new Promise((resolve) => {

@@ -53,7 +53,7 @@ describe('toResponse()', () => {
     expect(await response.json()).toMatchObject({ error: { code: 'ERR_STREAM_CANCELLED' } });
   });
 
-  it('reads no further than the high-water mark while nobody reads the body', async () => {
+  it('reads no further than the high-water mark while nobody reads the body (H320)', async () => {
     let pulled = 0;
     const source = function* (): Generator<number> {
       for (;;) yield pulled++;
@@ -70,7 +70,7 @@ describe('toResponse()', () => {
     await reader.cancel();
   });
 
-  it('ends the stream when the body is cancelled, even while a read is pending (T-19)', async () => {
+  it('ends the stream when the body is cancelled, even while a read is pending (T-19, H320)', async () => {
     using uncaught = catchUncaught();
     const clock = new ManualClock();
     for (const then of ['yields', 'ends', 'throws'] as const) {

@@ -71,14 +71,14 @@ describe('BoundedMetadata', () => {
     },
   );
 
-  it('keeps keys of a value such as __proto__ as keys', () => {
+  it('keeps keys of a value such as __proto__ as keys (H288)', () => {
     const metadata = new BoundedMetadata({ maxMetadataBytes: 100, maxValueBytes: 100 });
     metadata.set('k', JSON.parse('{"__proto__":{"polluted":1}}') as JsonValue);
     expect(Object.keys(metadata.get('k') as object)).toEqual(['__proto__']);
     expect(({} as Record<string, unknown>)['polluted']).toBeUndefined();
   });
 
-  it('keeps a frozen copy: later changes of the original are not seen', () => {
+  it('keeps a frozen copy: later changes of the original are not seen (H288)', () => {
     const metadata = new BoundedMetadata(LIMITS);
     const original = { a: { b: 1 } };
     metadata.set('k', original);

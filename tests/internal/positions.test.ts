@@ -63,7 +63,7 @@ describe('Positions', () => {
     expect((await Promise.all(calls)).map(({ value }) => value)).toEqual([2, 1]);
   });
 
-  it('tells listeners once a turn, of those only whose position has changed', async () => {
+  it('tells listeners once a turn, of those only whose position has changed (H167, H214)', async () => {
     const { queue, finish } = busy();
     const log: PositionEvent[] = [];
     queue.on('position', (event) => log.push(event));

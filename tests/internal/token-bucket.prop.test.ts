@@ -139,7 +139,7 @@ describe('ten simulated years', () => {
     ['500 per day', 500, DAY],
     ['1 per 30 days', 1, 30 * DAY],
     ['150 000 001 per 30 days', 150_000_001, 30 * DAY],
-  ])('gain and lose no token at %s', (_, limit, intervalMs) => {
+  ])('gain and lose no token at %s (H251)', (_, limit, intervalMs) => {
     const burst = limit * 86_400 * 40;
     const { granted, ticks } = drain(quotaOf(limit, intervalMs, burst), 300_000_001);
     const gained = (BigInt(ticks) * BigInt(limit)) / BigInt(intervalMs * TICKS_PER_MS);

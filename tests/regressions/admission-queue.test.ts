@@ -46,7 +46,7 @@ describe('the limit', () => {
     expect([most, live, queue.active]).toEqual([1, 0, 0]);
   });
 
-  it('fastq#80, dtzp555-max/ocp#149: a limit that is lowered at run time is ignored', async () => {
+  it('fastq#80, dtzp555-max/ocp#149: a limit that is lowered at run time is ignored (H231)', async () => {
     const queue = new AdmissionQueue({ concurrency: 4 });
     let live = 0;
     const most: number[] = [];

@@ -116,7 +116,7 @@ describe('rates', () => {
     expect(limiter.retryAfterMs()).toBe(1300);
   });
 
-  it('golang/go#71154: the wait at a tiny rate overflows', () => {
+  it('golang/go#71154: the wait at a tiny rate overflows (H248)', () => {
     const limiter = new RateLimiter({
       limit: 1,
       intervalMs: 2 ** 43 - 1,
@@ -128,7 +128,7 @@ describe('rates', () => {
     expect(limiter.retryAfterMs(10)).toBe(10 * (2 ** 43 - 1));
   });
 
-  it('boinkor-net/governor#203: over 1e9 per second the interval of a token is 0', async () => {
+  it('boinkor-net/governor#203: over 1e9 per second the interval of a token is 0 (H248)', async () => {
     const clock = new ManualClock();
     const limiter = new RateLimiter({ limit: 1_000_000_001, burst: 2_000_000_000, clock });
     limiter.tryAcquire(2_000_000_000);
@@ -169,7 +169,7 @@ describe('rates', () => {
     expect(granted).toBe(300);
   });
 
-  it('langchain_core: a bucket smaller than one token waits for ever', () => {
+  it('langchain_core: a bucket smaller than one token waits for ever (H248)', () => {
     expect(() => new RateLimiter({ limit: 1, burst: 0.5 })).toThrow(RangeError);
     expect(() => new RateLimiter({ limit: 0 })).toThrow(RangeError);
   });
@@ -217,7 +217,7 @@ describe('windows', () => {
 });
 
 describe('lines', () => {
-  it('limiter 4.1 (jhurliman/node-rate-limiter#50, #56): light calls starve a heavy one', async () => {
+  it('limiter 4.1 (jhurliman/node-rate-limiter#50, #56): light calls starve a heavy one (H253)', async () => {
     const clock = new ManualClock();
     const limiter = new RateLimiter({ limit: 10, clock });
     limiter.tryAcquire(10);

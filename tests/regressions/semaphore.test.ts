@@ -75,7 +75,7 @@ describe('permits', () => {
 });
 
 describe('the order', () => {
-  it('async-mutex 0.5: an impossible weight waits for ever, and everybody behind it', async () => {
+  it('async-mutex 0.5: an impossible weight waits for ever, and everybody behind it (H184)', async () => {
     const semaphore = new Semaphore(2);
     expect(await codeAfter(semaphore.acquire({ weight: 3 }))).toBe('ERR_EXCEEDS_CAPACITY');
     expect((await semaphore.acquire()).weight).toBe(1);
@@ -100,7 +100,7 @@ describe('the order', () => {
     await semaphore.idle();
   });
 
-  it('CPython gh-90155, agronholm/anyio#1170: a newcomer takes the permit between the release and the wake-up', async () => {
+  it('CPython gh-90155, agronholm/anyio#1170: a newcomer takes the permit between the release and the wake-up (H181)', async () => {
     for (let depth = 0; depth <= 30; depth++) {
       const semaphore = new Semaphore(1);
       const held = semaphore.tryAcquire()!;
@@ -208,7 +208,7 @@ describe('leaving the line', () => {
     expect(semaphore.available).toBe(4);
   });
 
-  it('sindresorhus/p-queue#235, cockatiel#69: a long-lived signal gathers listeners', async () => {
+  it('sindresorhus/p-queue#235, cockatiel#69: a long-lived signal gathers listeners (H204)', async () => {
     const semaphore = new Semaphore(1);
     const { signal } = new AbortController();
     for (let i = 0; i < 100; i++) {
