@@ -110,7 +110,7 @@ describe('the package', () => {
     rmSync(work, { recursive: true, force: true });
   });
 
-  it('holds what is built and four files about it, and nothing else', async () => {
+  it('holds what is built and four files about it, and nothing else (H352, H362, H363)', async () => {
     const about = ['CHANGELOG.md', 'LICENSE', 'README.md', 'package.json'];
     const built = packed.filter((path) => /^dist\/[\w/-]+\.(?:js|d\.ts)$/.test(path));
     expect(packed.filter((path) => !built.includes(path)).toSorted()).toEqual(about);
@@ -124,7 +124,7 @@ describe('the package', () => {
     expect(packed).toEqual(expect.arrayContaining(declared));
   });
 
-  it('brings two dependencies and runs nothing when it is installed', () => {
+  it('brings two dependencies and runs nothing when it is installed (H350, H351)', () => {
     const lock = JSON.parse(
       readFileSync(join(consumer, 'node_modules/.package-lock.json'), 'utf8'),
     ) as { packages: Record<string, { hasInstallScript?: boolean }> };
@@ -258,7 +258,7 @@ describe('the package', () => {
       [7, 'bundler'],
       [6, 'nodenext'],
     ] as const)(
-      'has types that hold with TypeScript %d and %s',
+      'has types that hold with TypeScript %d and %s (H358)',
       async (version, resolution) => {
         const imports = specifiers.map((from, i) => `import * as m${i} from '${from}';`).join('\n');
         inConsumer(
