@@ -1,5 +1,6 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { getEventListeners } from 'node:events';
+import { inspect } from 'node:util';
 
 import {
   ClosedError,
@@ -275,6 +276,51 @@ describe('AdmissionQueue', () => {
       expect(uncaught.exceptions).toEqual([]);
     });
 
+    it('takes a thousand into the line unless told otherwise (H168)', async () => {
+      const queue = new AdmissionQueue({ concurrency: 1 });
+      queue.pause();
+      const tickets = Array.from({ length: 1001 }, () => queue.enqueue(never));
+      expect([queue.waiting, tickets[999]!.status]).toEqual([1000, 'waiting']);
+      expect(await codeAfter(tickets[1000]!.result)).toBe('ERR_QUEUE_FULL');
+    });
+
+    it('refuses an id that is in use, and leaves who has it alone (H218)', async () => {
+      const queue = new AdmissionQueue({ concurrency: 1 });
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const running = codeAfter(queue.run(() => promise, { id: 'busy' }));
+      const first = queue.enqueue(never, { id: 'a' });
+      const end = codeAfter(first.result);
+      for (const id of ['a', 'busy']) {
+        const holder = queue.get(id)!;
+        const before = [holder.status, holder.position];
+        const second = queue.enqueue(never, { id });
+        expect(await codeAfter(second.result)).toBe('ERR_DUPLICATE_ID');
+        expect([second.status, second.position, second.cancel()]).toEqual(['refused', -1, false]);
+        expect([holder.status, holder.position]).toEqual(before);
+        expect([queue.get(id), queue.position(id)]).toEqual([holder, before[1]]);
+      }
+      // Who was answered still runs, and has its id.
+      queue.cancel('busy', 'why');
+      expect(await codeAfter(queue.run(never, { id: 'busy' }))).toBe('ERR_DUPLICATE_ID');
+      first.cancel('why');
+      expect(await end).toBe('why');
+      expect(await running).toBe('why');
+      resolve();
+      await queue.idle();
+      for (const id of ['a', 'busy']) expect(await queue.run(() => id, { id })).toBe(id);
+    });
+
+    it('gives each ticket that has no id one of its own (H220)', async () => {
+      const queue = new AdmissionQueue({ concurrency: 1, maxWaiting: Infinity });
+      const ids = Array.from({ length: 2000 }, () => queue.enqueue(() => 1).id);
+      expect(new Set(ids).size).toBe(2000);
+      expect(ids.every((id) => queue.get(id)?.id === id)).toBe(true);
+      // One that makes the same one again is found out.
+      const careless = new AdmissionQueue({ concurrency: 1, generateId: () => 'same' });
+      void careless.run(never);
+      expect(await codeAfter(careless.run(never))).toBe('ERR_DUPLICATE_ID');
+    });
+
     it('settles a result that is read long after the end', async () => {
       const queue = new AdmissionQueue({ concurrency: 1 });
       const ok = queue.enqueue(() => 'value');
@@ -303,6 +349,24 @@ describe('AdmissionQueue', () => {
       expect(queue.cancel('plain')).toBe(true);
       expect(await answer).toMatchObject({ name: 'AbortError' });
       expect([queue.cancel('plain'), queue.cancel('nobody')]).toEqual([false, false]);
+    });
+
+    it('of everybody answers all in order, leaves nothing and takes the next (H222)', async () => {
+      const { queue, finish, clock } = busy({ maxWaiting: 3 });
+      const { signal } = controlled();
+      const order: unknown[] = [];
+      for (const priority of [5, 1, 5]) {
+        const ticket = queue.enqueue(never, { priority, signal, waitTimeoutMs: 1000 });
+        void codeAfter(ticket.result).then((code) => order.push(code));
+      }
+      [...queue.tickets()].slice(1).forEach((ticket, index) => ticket.cancel(`number ${index}`));
+      await settle();
+      expect(order).toEqual(['number 0', 'number 1', 'number 2']);
+      expect([queue.active, queue.waiting, clock.timers]).toEqual([1, 0, 0]);
+      expect(getEventListeners(signal, 'abort')).toEqual([]);
+      const next = queue.run(() => 'next', { signal });
+      finish();
+      expect(await next).toBe('next');
     });
 
     it('aborts a running task, which keeps its place until it settles (H100, H221)', async () => {
@@ -481,6 +545,84 @@ describe('AdmissionQueue', () => {
   });
 
   describe('events', () => {
+    it('come after the state and the answer, before who awaits it, and `idle` last (H228, H229)', async () => {
+      const paths: Record<string, (play: ReturnType<typeof busy>, ticket: Ticket) => unknown> = {
+        completed: ({ queue, finish }) => (queue.resume(), finish()),
+        failed: ({ queue, finish }) => (queue.resume(), finish()),
+        cancelled: (_, ticket) => ticket.cancel('why'),
+        timedOut: ({ clock }) => clock.advance(5),
+      };
+      for (const [path, happens] of Object.entries(paths)) {
+        const play = busy();
+        const { queue, finish } = play;
+        const task = (): unknown => (path === 'failed' ? Promise.reject('why') : path);
+        const ticket = queue.enqueue(task, { waitTimeoutMs: 5 });
+        if (path === 'cancelled' || path === 'timedOut') {
+          queue.pause();
+          finish();
+          await settle();
+        }
+        const { result } = ticket;
+        const log: unknown[] = [];
+        void codeAfter(result).then(() => log.push('awaited'));
+        for (const name of ['completed', 'failed', 'cancelled', 'timedOut', 'idle'] as const) {
+          queue.on(name, ({ active, waiting }) => {
+            const settled = !inspect(result).includes('pending');
+            log.push([name, ticket.status, settled, active, waiting, queue.active, queue.waiting]);
+          });
+        }
+        await happens(play, ticket);
+        await settle();
+        const seen = log.slice(log.findIndex((entry) => Array.isArray(entry) && entry[1] === path));
+        expect(seen).toEqual([
+          [path, path, true, 0, 0, 0, 0],
+          ['idle', path, true, 0, 0, 0, 0],
+          'awaited',
+        ]);
+      }
+    });
+
+    it('find no more active than there are places, whatever is done when they are heard (H206)', async () => {
+      const clock = new ManualClock();
+      const queue = new AdmissionQueue({ concurrency: 3, maxWaiting: 20, overflow: 'shed', clock });
+      const wrong: unknown[] = [];
+      let inside = 0;
+      let looks = 0;
+      let calls = 0;
+      const look = (where: string, active: number): void => {
+        looks++;
+        if (active > 3 || queue.active > 3 || inside > queue.active || inside > 3) {
+          wrong.push([where, active, queue.active, inside]);
+        }
+      };
+      const call = (): void => {
+        const n = calls++;
+        const { signal, abort } = controlled();
+        const task = async (): Promise<void> => {
+          inside++;
+          look('first line', queue.active);
+          await new Promise<void>((resolve) => clock.setTimeout(resolve, n % 4));
+          look('last line', queue.active);
+          inside--;
+          if (n % 3 === 0) throw new Error('task');
+        };
+        const options = { signal, priority: 1 + (n % 5), waitTimeoutMs: 5 + (n % 9) };
+        void codeAfter(queue.run(task, { ...options, runTimeoutMs: 1 + (n % 5) }));
+        if (n % 7 === 0) clock.setTimeout(() => abort('gone'), n % 5);
+      };
+      for (const name of EVENTS) {
+        queue.on(name, ({ active }) => {
+          look(name, active);
+          if (calls < 800 && name !== 'refused' && name !== 'shed') call();
+          if (calls % 11 === 0) [...queue.tickets()].at(-1)?.cancel('listener');
+        });
+      }
+      for (let i = 0; i < 8; i++) call();
+      while (queue.active + queue.waiting > 0) await clock.advance(1);
+      expect(wrong).toEqual([]);
+      expect([calls >= 800, looks > 1000, inside]).toEqual([true, true, 0]);
+    });
+
     it('`idle` and `saturated` are edges', async () => {
       const clock = new ManualClock();
       const queue = new AdmissionQueue({ concurrency: 1, clock });
@@ -498,6 +640,28 @@ describe('AdmissionQueue', () => {
       void codeAfter(queue.run(never, { waitTimeoutMs: 5 }));
       await clock.advance(5);
       expect(names(log)).toBe('paused queued timedOut idle');
+    });
+  });
+
+  describe('.estimateWaitMs()', () => {
+    it('is unknown before five have been served, and never negative or no number (H226)', async () => {
+      for (const takesMs of [0, 0.25, 7, 1e9]) {
+        const clock = new ManualClock();
+        const queue = new AdmissionQueue({ concurrency: 2, maxWaiting: Infinity, clock });
+        const task = (): Promise<void> =>
+          new Promise((resolve) => clock.setTimeout(resolve, takesMs));
+        for (let i = 0; i < 400; i++) void queue.run(task, { priority: 1 + (i % 5) });
+        expect(queue.estimateWaitMs(1)).toBeUndefined();
+        for (let served = 0; served < 400; served = queue.stats().completed) {
+          const told = [-1, 0, 1, 2, 100, 1e6].map((position) => queue.estimateWaitMs(position));
+          for (const { estimatedWaitMs } of queue.tickets()) told.push(estimatedWaitMs);
+          const bad = told.filter((ms) => ms !== undefined && !(ms >= 0 && ms < Infinity));
+          expect([takesMs, served, bad]).toEqual([takesMs, served, []]);
+          expect(told.slice(0, 2)).toEqual([0, 0]);
+          if (queue.waiting > 0) expect(told[2] === undefined).toBe(served < 5);
+          await clock.advance(takesMs);
+        }
+      }
     });
   });
 

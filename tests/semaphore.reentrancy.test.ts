@@ -110,6 +110,56 @@ describe('Semaphore', () => {
       },
     );
 
+    it('grants by the capacity of the moment, whoever changes it and how often (H189)', async () => {
+      const semaphore = new Semaphore(1);
+      const wrong: string[] = [];
+      let capacity = 1;
+      semaphore.on('resized', (event) => {
+        ({ capacity } = event);
+        if (capacity === 4) semaphore.resize(2);
+      });
+      semaphore.on('acquired', ({ active }) => {
+        if (active > capacity) wrong.push(`${active} of ${capacity}`);
+      });
+      const tasks = Array.from({ length: 9 }, () => Promise.withResolvers<void>());
+      const answers = tasks.map(({ promise }) => semaphore.run(() => promise));
+      semaphore.resize(4);
+      expect([semaphore.capacity, semaphore.active]).toEqual([2, 4]);
+      for (const next of [5, 1, 3]) semaphore.resize(next);
+      expect([semaphore.capacity, semaphore.active]).toEqual([3, 5]);
+      for (const { resolve } of tasks) {
+        const most = Math.max(semaphore.active - 1, 3);
+        resolve();
+        await settle();
+        if (semaphore.active > most) wrong.push(`${semaphore.active} of ${most}`);
+      }
+      await Promise.all(answers);
+      expect(wrong).toEqual([]);
+    });
+
+    it('drains though listeners go on acquiring: they are refused (H200)', async () => {
+      const semaphore = new Semaphore(1);
+      const codes: unknown[] = [];
+      for (const event of ['acquired', 'released', 'cancelled', 'closed', 'idle'] as const) {
+        semaphore.on(event, () => {
+          if (!semaphore.stats().closed) return;
+          expect(semaphore.tryAcquire()).toBeUndefined();
+          void codeAfter(semaphore.acquire()).then((code) => codes.push(code));
+        });
+      }
+      const controller = new AbortController();
+      void codeAfter(semaphore.acquire().then((permit) => permit.release()));
+      void codeAfter(semaphore.run(() => Promise.resolve()));
+      void codeAfter(semaphore.acquire({ signal: controller.signal }));
+      const drained = semaphore.drain();
+      controller.abort('gone');
+      await drained;
+      await settle();
+      expect(codes.length).toBeGreaterThan(5);
+      expect(new Set(codes)).toEqual(new Set(['ERR_CLOSED']));
+      expect(semaphore.stats()).toMatchObject({ active: 0, waiting: 0, acquired: 2, released: 2 });
+    });
+
     it('goes on for as long as listeners want, without recursion (H032)', () => {
       const semaphore = new Semaphore(1);
       let left = 100_000;

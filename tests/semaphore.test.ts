@@ -705,6 +705,48 @@ describe('Semaphore', () => {
       expect(semaphore.stats()).toMatchObject({ acquired: 2, released: 2, active: 0 });
     });
 
+    it('gives its permit back once, however the task ends (H202)', async () => {
+      const failure = new Error('task');
+      const endless = async function* (): AsyncGenerator<number> {
+        for (;;) yield 1;
+      };
+      const tasks: Record<string, (permit: Permit) => unknown> = {
+        returns: () => 1,
+        throws: () => {
+          throw failure;
+        },
+        rejects: () => Promise.reject(failure),
+        'resolves twice': () => ({ then: (ok: (v: unknown) => void) => [ok(1), ok(2)] }),
+        'rejects as a thenable': () => ({
+          then: (_ok: unknown, no: (e: unknown) => void) => no(failure),
+        }),
+        'leaves a generator': async () => {
+          for await (const one of endless()) return one;
+          return undefined;
+        },
+        'aborts a generator': async () => {
+          const generator = endless();
+          await generator.next();
+          await generator.throw(failure);
+        },
+        'gives it back itself': (permit) => permit.release(),
+      };
+      for (const options of [{}, { signal: new AbortController().signal }, { runTimeoutMs: 1e6 }]) {
+        for (const [name, task] of Object.entries(tasks)) {
+          const semaphore = new Semaphore({ capacity: 2, clock: new ManualClock() });
+          const answer = semaphore.run(({ permit }) => task(permit), options);
+          await codeAfter(answer);
+          const { active, acquired, released } = semaphore.stats();
+          expect({ name, active, acquired, released }).toEqual({
+            name,
+            active: 0,
+            acquired: 1,
+            released: 1,
+          });
+        }
+      }
+    });
+
     it('does not call the own `then` of a promise (H098)', async () => {
       const semaphore = new Semaphore(1);
       const own = vi.fn<() => unknown>(() => 'no promise');
@@ -959,6 +1001,55 @@ describe('Semaphore', () => {
       const permits = [1, 1, 1].map(() => semaphore.tryAcquire()!);
       for (const index of [1, 2, 0]) permits[index]!.release();
       expect(semaphore.stats()).toMatchObject({ active: 0, released: 3 });
+    });
+
+    it('may be given back wherever it is: the next in line has it in the same call (H193)', async () => {
+      const places: Record<string, (release: () => void) => unknown> = {
+        'at once': (release) => release(),
+        'a microtask': (release) => queueMicrotask(release),
+        'a continuation': (release) => Promise.resolve().then(release),
+        finally: (release) =>
+          Promise.reject(0)
+            .finally(release)
+            .catch(() => undefined),
+        'another turn': (release) => setImmediate(release),
+        'an abort listener': (release) => {
+          const { signal, abort } = controlled();
+          signal.addEventListener('abort', release);
+          abort();
+        },
+      };
+      for (const [name, place] of Object.entries(places)) {
+        const semaphore = new Semaphore(1);
+        const permit = semaphore.tryAcquire()!;
+        const next = semaphore.acquire();
+        let seen: unknown;
+        place(() => {
+          permit.release();
+          seen = [semaphore.active, semaphore.waiting];
+        });
+        await settle();
+        await settle();
+        expect([name, seen]).toEqual([name, [1, 0]]);
+        (await next).release();
+        expect(semaphore.active).toBe(0);
+      }
+    });
+
+    it('that its owner has forgotten stays taken, which `overheld` tells (H205)', async () => {
+      const clock = new ManualClock();
+      const semaphore = new Semaphore({ capacity: 1, maxHoldMs: 1000, clock });
+      const log = record(semaphore);
+      const first = semaphore.tryAcquire()!;
+      void semaphore.acquire();
+      await clock.advance(500);
+      first.release();
+      log.length = 0;
+      await clock.advance(60_000);
+      expect(log).toEqual([
+        ['overheld', { id: 2, weight: 1, active: 1, available: 0, waiting: 0 }],
+      ]);
+      expect(semaphore.stats()).toMatchObject({ active: 1, overheld: 1 });
     });
 
     it('has no `then`, cannot be forged and cannot be cloned (H101, H141, H191)', () => {

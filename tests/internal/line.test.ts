@@ -105,7 +105,7 @@ describe('Line', () => {
       ),
       { maxLength: 60, size: 'max' },
     ),
-  ])('is an array from which anybody may leave', (steps) => {
+  ])('is an array from which anybody may leave (H209)', (steps) => {
     const line = new Line<Node>();
     const model: Node[] = [];
     const leave = (index: number): void => {
@@ -149,7 +149,7 @@ describe('Line', () => {
     expect(nodes.filter((_, i) => i % 10 === 0).map(({ slot }) => slot)).not.toContain(990);
   });
 
-  it('keeps no room for those who have left, however long somebody waits', () => {
+  it('keeps no room for those who have left, however long somebody waits (H235)', () => {
     const { line } = lineOf('a');
     setFlagsFromString('--expose-gc');
     const collect = runInNewContext('gc') as () => void;

@@ -1,5 +1,5 @@
 import { AdmissionQueue, type PositionEvent } from 'sluice/admission-queue';
-import { settle } from 'sluice/testing';
+import { ManualClock, settle } from 'sluice/testing';
 import { describe, expect, it } from 'vitest';
 
 const never = (): Promise<never> => new Promise(() => undefined);
@@ -85,6 +85,54 @@ describe('Positions', () => {
     await queue.idle();
     await settle();
     expect(log.at(-1)).toEqual({ id: 'c', position: -1 });
+  });
+
+  it('tells the true place first, each change after it, and one end, which is the last (H211, H212)', async () => {
+    const clock = new ManualClock();
+    const queue = new AdmissionQueue({ concurrency: 2, clock });
+    const told = new Map<string, number[]>();
+    const joined = new Map<string, number>();
+    queue.on('position', ({ id, position }) => told.set(id, [...(told.get(id) ?? []), position]));
+    queue.pause();
+    let count = 0;
+    const wrong: unknown[] = [];
+    for (let step = 0; step < 300; step++) {
+      const tickets = [...queue.tickets()];
+      const one = tickets[(step * 7) % Math.max(tickets.length, 1)];
+      if (step % 3 === 0 || one === undefined) {
+        const id = `${count++}`;
+        const ends = (): Promise<void> => new Promise((done) => clock.setTimeout(done, step % 5));
+        const ticket = queue.enqueue(ends, {
+          id,
+          priority: 1 + (step % 4),
+          waitTimeoutMs: 10 + (step % 50),
+        });
+        ticket.result.catch(() => undefined);
+        if (ticket.status === 'waiting') joined.set(id, ticket.position);
+      } else if (step % 10 === 1) {
+        one.cancel('gone');
+      } else if (step % 5 === 2) {
+        one.setPriority(1 + (step % 5));
+      } else if (step % 12 === 4) {
+        queue.resume();
+        queue.pause();
+      }
+      await settle();
+      for (const { id, position, status } of queue.tickets()) {
+        if (status === 'waiting' && told.get(id)?.at(-1) !== position) wrong.push([step, id]);
+      }
+      await clock.advance(1);
+    }
+    queue.resume();
+    while (queue.active + queue.waiting > 0) await clock.advance(1);
+    expect(joined.size).toBeGreaterThan(50);
+    for (const [id, first] of joined) {
+      const places = told.get(id)!;
+      if (places[0] !== first) wrong.push([id, 'begins', places]);
+      if (places.some((place, i) => place === places[i - 1])) wrong.push([id, 'repeats', places]);
+      if (!/^(?:[1-9]\d*,)+(?:0,)?-1$/.test(places.join())) wrong.push([id, 'ends', places]);
+    }
+    expect(wrong).toEqual([]);
   });
 
   it('tells of an id in use again after the one that had it has gone', async () => {
