@@ -10,6 +10,7 @@ import {
   abortSignal,
   callable,
   integerWithin,
+  list,
   msOrInfinity,
   positiveInteger,
   positiveMs,
@@ -265,12 +266,14 @@ export class SessionManager
   constructor(options?: SessionManagerOptions) {
     super();
     const given = readOptions('SessionManager', options, OPTIONS);
-    const { maxActive = Infinity } = given;
+    const { maxActive = Infinity, timeoutMs = 30_000, timeoutFor } = given;
+    const { graceMs = Infinity, cleanupTimeoutMs = 5000, generateId = nanoid } = given;
+    const { maxMetadataBytes = 32_768, maxValueBytes = 8192, logKeys = [], history = 1000 } = given;
     this.#maxActive = maxActive === Infinity ? Infinity : positiveInteger('maxActive', maxActive);
-    this.#timeoutMs = msOrInfinity('timeoutMs', given.timeoutMs ?? 30_000);
-    this.#timeoutFor = given.timeoutFor && callable('timeoutFor', given.timeoutFor);
-    this.#generateId = callable('generateId', given.generateId ?? nanoid);
-    this.#history = integerWithin('history', given.history ?? 1000, 0, Number.MAX_SAFE_INTEGER);
+    this.#timeoutMs = msOrInfinity('timeoutMs', timeoutMs);
+    this.#timeoutFor = timeoutFor === undefined ? undefined : callable('timeoutFor', timeoutFor);
+    this.#generateId = callable('generateId', generateId);
+    this.#history = integerWithin('history', history, 0, Number.MAX_SAFE_INTEGER);
     this.#time = new Time(given.clock);
     this.#deadlines = new Deadlines(this.#time, (due, now) => {
       for (const subject of due) subject.due(now);
@@ -285,12 +288,12 @@ export class SessionManager
       signals: this.#signals,
       deadlines: this.#deadlines,
       limits: {
-        maxMetadataBytes: positiveInteger('maxMetadataBytes', given.maxMetadataBytes ?? 32_768),
-        maxValueBytes: positiveInteger('maxValueBytes', given.maxValueBytes ?? 8192),
+        maxMetadataBytes: positiveInteger('maxMetadataBytes', maxMetadataBytes),
+        maxValueBytes: positiveInteger('maxValueBytes', maxValueBytes),
       },
-      logKeys: [...new Set((given.logKeys ?? []).map((key) => text('logKeys', key)))],
-      graceMs: msOrInfinity('graceMs', given.graceMs ?? Infinity),
-      cleanupTimeoutMs: positiveMs('cleanupTimeoutMs', given.cleanupTimeoutMs ?? 5000),
+      logKeys: [...new Set(list('logKeys', logKeys).map((key) => text('logKeys', key)))],
+      graceMs: msOrInfinity('graceMs', graceMs),
+      cleanupTimeoutMs: positiveMs('cleanupTimeoutMs', cleanupTimeoutMs),
       enter: (session, fn) => this.#storage.run(session, fn),
       cleanupFailed: (session, failure) => this.#failedToCleanUp(session, failure),
       overrun: (session) => this.#outran(session),
@@ -438,8 +441,9 @@ export class SessionManager
    */
   async shutdown(options?: ShutdownOptions): Promise<ShutdownReport> {
     const given = readOptions('shutdown', options, SHUTDOWN_OPTIONS);
-    const drainMs = msOrInfinity('drainMs', given.drainMs ?? 30_000);
-    const forceMs = msOrInfinity('forceMs', given.forceMs ?? 5000);
+    const { drainMs = 30_000, forceMs = 5000 } = given;
+    msOrInfinity('drainMs', drainMs);
+    msOrInfinity('forceMs', forceMs);
     this.#closed = true;
     return (this.#shutdown ??= this.#shutDown(drainMs, forceMs));
   }
@@ -480,7 +484,8 @@ export class SessionManager
     options: SessionOptions | undefined,
   ): S {
     const given = options === undefined ? NO_OPTIONS : readOptions(where, options, SESSION_OPTIONS);
-    const signal = given.signal && abortSignal('signal', given.signal);
+    const { signal } = given;
+    if (signal !== undefined) abortSignal('signal', signal);
     const id = text('generateId()', this.#generateId());
     const log = new SessionLog(
       id,
@@ -495,8 +500,8 @@ export class SessionManager
       const metadata = readOptions('metadata', given.metadata, undefined);
       for (const [key, value] of Object.entries(metadata)) session.metadata.set(key, value);
     }
-    const timeoutMs = given.timeoutMs ?? this.#timeoutFor?.(session) ?? this.#timeoutMs;
-    msOrInfinity('timeoutMs', timeoutMs);
+    const { timeoutMs = this.#timeoutFor?.(session) ?? this.#timeoutMs } = given;
+    const limitMs = msOrInfinity('timeoutMs', timeoutMs);
 
     if (this.#closed) throw this.#refuse(new ClosedError('The session manager'));
     if (signal?.aborted === true) {
@@ -508,7 +513,7 @@ export class SessionManager
     }
     if (this.#live.has(id)) throw this.#refuse(new DuplicateIdError(id));
     if (signal !== undefined) this.#signals.add(signal, session);
-    session.begin(timeoutMs, signal);
+    session.begin(limitMs, signal);
     this.#live.set(id, session);
     this.#started++;
     if (heard(this, 'started')) {

@@ -336,17 +336,19 @@ export class SharedResource<T>
   constructor(options: SharedResourceOptions<T>) {
     super();
     const given = readOptions('SharedResource', options, OPTIONS);
+    const { maxUsers = 10, accessTimeoutMs = 30_000 } = given;
+    const { loadTimeoutMs = 300_000, loadGraceMs = Infinity } = given;
     this.#time = new Time(given.clock);
     this.#deadlines = new Deadlines(this.#time, (due, now) => this.#expired(due, now));
-    this.#maxUsers = positiveInteger('maxUsers', given.maxUsers ?? 10);
-    this.#accessTimeoutMs = msOrInfinity('accessTimeoutMs', given.accessTimeoutMs ?? 30_000);
+    this.#maxUsers = positiveInteger('maxUsers', maxUsers);
+    this.#accessTimeoutMs = msOrInfinity('accessTimeoutMs', accessTimeoutMs);
     this.#loader = new Loader(
       {
         load: callable('load', given.load),
         fallback: optional('fallback', given.fallback),
         dispose: optional('dispose', given.dispose),
-        loadTimeoutMs: msOrInfinity('loadTimeoutMs', given.loadTimeoutMs ?? 300_000),
-        loadGraceMs: msOrInfinity('loadGraceMs', given.loadGraceMs ?? Infinity),
+        loadTimeoutMs: msOrInfinity('loadTimeoutMs', loadTimeoutMs),
+        loadGraceMs: msOrInfinity('loadGraceMs', loadGraceMs),
       },
       this.#time,
       this.#deadlines,
@@ -482,17 +484,16 @@ export class SharedResource<T>
   configure(settings: Partial<SharedResourceSettings<T>>): void {
     const given = readOptions('configure', settings, CONFIGURE_OPTIONS);
     const { settings: loading } = this.#loader;
+    const { load = loading.load, loadTimeoutMs = loading.loadTimeoutMs } = given;
+    const { maxUsers = this.#maxUsers, accessTimeoutMs = this.#accessTimeoutMs } = given;
     const next = {
-      load: callable('load', given.load ?? loading.load),
+      load: callable('load', load),
       fallback: optional('fallback', given.fallback) ?? loading.fallback,
       dispose: optional('dispose', given.dispose) ?? loading.dispose,
-      loadTimeoutMs: msOrInfinity('loadTimeoutMs', given.loadTimeoutMs ?? loading.loadTimeoutMs),
+      loadTimeoutMs: msOrInfinity('loadTimeoutMs', loadTimeoutMs),
     };
-    const maxUsers = positiveInteger('maxUsers', given.maxUsers ?? this.#maxUsers);
-    this.#accessTimeoutMs = msOrInfinity(
-      'accessTimeoutMs',
-      given.accessTimeoutMs ?? this.#accessTimeoutMs,
-    );
+    positiveInteger('maxUsers', maxUsers);
+    this.#accessTimeoutMs = msOrInfinity('accessTimeoutMs', accessTimeoutMs);
     this.#maxUsers = maxUsers;
     Object.assign(loading, next);
     this.#pump();
@@ -541,14 +542,13 @@ export class SharedResource<T>
 
   #read(where: string, options: ResourceRunOptions, known: ReadonlySet<string>): Call {
     const given = readOptions(where, options, known);
+    const { signal, waitTimeoutMs, runTimeoutMs = Infinity, graceMs = Infinity } = given;
     return {
-      signal: given.signal && abortSignal('signal', given.signal),
+      signal: signal === undefined ? undefined : abortSignal('signal', signal),
       waitTimeoutMs:
-        given.waitTimeoutMs === undefined
-          ? undefined
-          : msOrInfinity('waitTimeoutMs', given.waitTimeoutMs),
-      runTimeoutMs: msOrInfinity('runTimeoutMs', given.runTimeoutMs ?? Infinity),
-      graceMs: msOrInfinity('graceMs', given.graceMs ?? Infinity),
+        waitTimeoutMs === undefined ? undefined : msOrInfinity('waitTimeoutMs', waitTimeoutMs),
+      runTimeoutMs: msOrInfinity('runTimeoutMs', runTimeoutMs),
+      graceMs: msOrInfinity('graceMs', graceMs),
     };
   }
 

@@ -7,6 +7,7 @@ import {
   positiveInteger,
   positiveMs,
   readOptions,
+  unknownOption,
 } from './internal/assert.ts';
 import { type AnyGate, type Ending, Feed } from './internal/feed.ts';
 import { optionNames } from './internal/options.ts';
@@ -200,15 +201,22 @@ export class TokenStreamer {
   /** Throws a `TypeError` or a `RangeError` that names a bad option. */
   constructor(options?: TokenStreamerOptions) {
     const given = readOptions('TokenStreamer', options, OPTIONS);
+    const {
+      heartbeatMs = 15_000,
+      firstTokenTimeoutMs = Infinity,
+      idleTimeoutMs = Infinity,
+    } = given;
+    const { timeoutMs = Infinity, stallMs = 120_000, teardownGraceMs = 1000 } = given;
+    const { highWaterMark = 16, exposeErrors = false } = given;
     this.#settings = shareSettings(new Time(given.clock), {
-      heartbeatMs: timeLimit('heartbeatMs', given.heartbeatMs ?? 15_000),
-      firstTokenTimeoutMs: timeLimit('firstTokenTimeoutMs', given.firstTokenTimeoutMs ?? Infinity),
-      idleTimeoutMs: timeLimit('idleTimeoutMs', given.idleTimeoutMs ?? Infinity),
-      timeoutMs: timeLimit('timeoutMs', given.timeoutMs ?? Infinity),
-      stallMs: timeLimit('stallMs', given.stallMs ?? 120_000),
-      teardownGraceMs: msOrInfinity('teardownGraceMs', given.teardownGraceMs ?? 1000),
-      highWaterMark: positiveInteger('highWaterMark', given.highWaterMark ?? 16),
-      exposeErrors: flag('exposeErrors', given.exposeErrors ?? false),
+      heartbeatMs: timeLimit('heartbeatMs', heartbeatMs),
+      firstTokenTimeoutMs: timeLimit('firstTokenTimeoutMs', firstTokenTimeoutMs),
+      idleTimeoutMs: timeLimit('idleTimeoutMs', idleTimeoutMs),
+      timeoutMs: timeLimit('timeoutMs', timeoutMs),
+      stallMs: timeLimit('stallMs', stallMs),
+      teardownGraceMs: msOrInfinity('teardownGraceMs', teardownGraceMs),
+      highWaterMark: positiveInteger('highWaterMark', highWaterMark),
+      exposeErrors: flag('exposeErrors', exposeErrors),
     });
   }
 
@@ -316,11 +324,12 @@ class Stream<T> implements TokenStream<T> {
 
   replay(options?: ReplayOptions): Replay<T> {
     const given = readOptions('replay', options, REPLAY_OPTIONS);
+    const { maxTokens = 10_000, graceMs = 60_000 } = given;
     const recorder = new Recorder(
       this.#outlet.settings,
       this.#feed,
-      positiveInteger('maxTokens', given.maxTokens ?? 10_000),
-      positiveMs('graceMs', given.graceMs ?? 60_000),
+      positiveInteger('maxTokens', maxTokens),
+      positiveMs('graceMs', graceMs),
     );
     this.#claim();
     this.#handOn();
@@ -409,7 +418,9 @@ function readStreamOptions(options: object | undefined): ReadStreamOptions {
   // A gate that is not of ours may understand anything.
   if (gate !== undefined && gate[optionNames] === undefined) return given;
   const known = new Set([...OWN_STREAM_OPTIONS, ...(gate?.[optionNames] ?? [])]);
-  return readOptions('stream', given, known);
+  const unknown = Object.keys(options ?? {}).find((name) => !known.has(name));
+  if (unknown !== undefined) throw unknownOption('stream', unknown, known);
+  return given;
 }
 
 /** Infinity is no limit. */

@@ -64,10 +64,11 @@ export function gateFetch<Context extends TaskContext, Options extends object>(
     throw new TypeError('Expected `gate` to have a method `run`.');
   }
   const given = readOptions('gateFetch', options, OPTIONS);
+  const { stallMs = 120_000, teardownGraceMs = 1000 } = given;
   if (given.fetch !== undefined) callable('fetch', given.fetch);
   const settings = shareSettings(new Time(given.clock), {
-    stallMs: msOrInfinity('stallMs', given.stallMs ?? 120_000),
-    teardownGraceMs: msOrInfinity('teardownGraceMs', given.teardownGraceMs ?? 1000),
+    stallMs: msOrInfinity('stallMs', stallMs),
+    teardownGraceMs: msOrInfinity('teardownGraceMs', teardownGraceMs),
     heartbeatMs: Infinity,
     firstTokenTimeoutMs: Infinity,
     idleTimeoutMs: Infinity,

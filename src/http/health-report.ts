@@ -41,7 +41,8 @@ export async function healthReport(
   options?: HealthReportOptions,
 ): Promise<HealthReport> {
   const given = readOptions('healthReport', options, OPTIONS);
-  const timeoutMs = positiveMs('timeoutMs', given.timeoutMs ?? 5000);
+  const { timeoutMs = 5000 } = given;
+  positiveMs('timeoutMs', timeoutMs);
   const time = new Time(given.clock);
   let isClosed = false;
   let isFailing = false;

@@ -51,6 +51,7 @@ export function readResponseOptions(
   options: ResponseOptions<never> | undefined,
 ): { encoder: Encoder; status: number; headers: Headers } {
   const given = readOptions(where, options, RESPONSE_OPTIONS);
+  const { status = 200 } = given;
   const encoder = encoderOf(given);
   const headers = new Headers({
     ...encoder.headers,
@@ -60,16 +61,16 @@ export function readResponseOptions(
     'x-accel-buffering': 'no',
   });
   for (const [name, value] of new Headers(given.headers)) headers.set(name, value);
-  return { encoder, status: integerWithin('status', given.status ?? 200, 200, 599), headers };
+  return { encoder, status: integerWithin('status', status, 200, 599), headers };
 }
 
 function encoderOf(options: EncodeOptions<never>): Encoder {
-  const format = oneOf('format', options.format ?? 'events', FORMATS);
-  const toText =
-    options.toText && (callable('toText', options.toText) as (token: unknown) => string);
-  const id = options.id === undefined ? undefined : text('id', options.id);
-  const model = text('model', options.model ?? 'default');
-  switch (format) {
+  const { format = 'events', model = 'default', id } = options;
+  const toText = options.toText as ((token: unknown) => string) | undefined;
+  if (toText !== undefined) callable('toText', toText);
+  if (id !== undefined) text('id', id);
+  text('model', model);
+  switch (oneOf('format', format, FORMATS)) {
     case 'events': {
       return toText === undefined ? eventsEncoder : withText(eventsEncoder, toText);
     }

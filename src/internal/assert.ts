@@ -100,6 +100,11 @@ export function text(name: string, value: unknown): string {
   throw wrongKind(name, 'a string', value);
 }
 
+export function list(name: string, value: unknown): readonly unknown[] {
+  if (Array.isArray(value)) return value;
+  throw wrongKind(name, 'an array', value);
+}
+
 /** Signals of another realm or a polyfill are as good as the platform's: only the shape counts. */
 export function abortSignal(name: string, value: unknown): AbortSignal {
   if (
@@ -137,14 +142,17 @@ export function readOptions<T extends object>(
     throw wrongKind(`options of ${where}`, 'an object', options);
   }
   for (const name of Object.keys(options)) {
-    if (known !== undefined && !known.has(name)) {
-      const names = [...known].map((word) => `\`${word}\``).join(', ');
-      throw new TypeError(`Unknown option ${show(name)} of ${where}; it knows ${names}.`);
-    }
+    if (known !== undefined && !known.has(name)) throw unknownOption(where, name, known);
     const value = (options as Record<string, unknown>)[name];
     if (value !== undefined) copy[name] = value;
   }
   return copy as T;
+}
+
+/** The error for an option whose name is not among the `known` ones. */
+export function unknownOption(where: string, name: string, known: ReadonlySet<string>): TypeError {
+  const names = [...known].map((word) => `\`${word}\``).join(', ');
+  return new TypeError(`Unknown option ${show(name)} of ${where}; it knows ${names}.`);
 }
 
 /** Throws when a numbered promise of the library does not hold: always on, so O(1) checks only. */

@@ -65,8 +65,8 @@ export function fromCallback<T>(
   options?: PushOptions,
 ): (context: SourceContext) => AsyncIterable<T> {
   callable('start', start);
-  const { maxBuffered } = readOptions('fromCallback', options, PUSH_OPTIONS);
-  const bound = positiveInteger('maxBuffered', maxBuffered ?? 1024);
+  const { maxBuffered = 1024 } = readOptions('fromCallback', options, PUSH_OPTIONS);
+  const bound = positiveInteger('maxBuffered', maxBuffered);
   return ({ signal }) => new Pushed(start, bound, signal);
 }
 
