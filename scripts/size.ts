@@ -7,19 +7,20 @@ import { build } from 'esbuild';
 /**
  * What each way into the library adds to a bundle at most, in bytes: everything that it exports, with
  * its dependencies, minified and gzipped. What is built into the platform (`node:…`) is not in it.
- * There is next to no slack: whoever needs more says so here, in the commit that needs it.
+ * They are what it was with a fiftieth more: whoever needs more says so here, in the commit that
+ * needs it.
  */
 const BUDGETS: Readonly<Record<string, number>> = {
-  sluice: 31_300,
-  'sluice/admission-queue': 10_500,
-  'sluice/semaphore': 6_950,
-  'sluice/rate-limiter': 10_900,
+  sluice: 31_900,
+  'sluice/admission-queue': 10_650,
+  'sluice/semaphore': 7_050,
+  'sluice/rate-limiter': 11_000,
   'sluice/keyed': 1_900,
-  'sluice/session-manager': 8_800,
-  'sluice/shared-resource': 7_700,
-  'sluice/token-streamer': 8_200,
-  'sluice/http': 12_100,
-  'sluice/read-events': 3_750,
+  'sluice/session-manager': 9_000,
+  'sluice/shared-resource': 7_850,
+  'sluice/token-streamer': 8_350,
+  'sluice/http': 12_350,
+  'sluice/read-events': 3_800,
   'sluice/testing': 650,
 };
 

@@ -10,6 +10,7 @@ import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import manifest from '../package.json' with { type: 'json' };
+import { apiReport, REPORT } from '../scripts/api.ts';
 import { sizes } from '../scripts/size.ts';
 
 const require = createRequire(import.meta.url);
@@ -237,7 +238,8 @@ describe('the package', () => {
     it('adds no more than its budget by any way in', async () => {
       const all = await sizes(consumer);
       expect(all.map(({ specifier }) => specifier)).toEqual(specifiers);
-      expect(all.filter(({ bytes, budget }) => bytes > budget)).toEqual([]);
+      const over = all.filter(({ bytes, budget }) => bytes > budget);
+      expect(over.map(({ specifier, bytes }) => [specifier, bytes])).toEqual([]);
     });
 
     it('brings nothing for an import that nobody uses', async () => {
@@ -248,17 +250,24 @@ describe('the package', () => {
   });
 
   describe('for those who write TypeScript', () => {
+    it('promises what the report of its API says', () => {
+      const promised = apiReport(join(consumer, 'node_modules/sluice/dist'));
+      expect(promised, 'npm run api -- --write').toBe(readFileSync(REPORT, 'utf8'));
+    });
+
     const compilers = {
       7: join(modules, 'typescript/bin/tsc'),
       6: require.resolve('@typescript/typescript6/bin/tsc6'),
+      5.9: require.resolve('typescript5/bin/tsc'),
     };
 
     it.each([
       [7, 'nodenext'],
       [7, 'bundler'],
       [6, 'nodenext'],
+      [5.9, 'nodenext'],
     ] as const)(
-      'has types that hold with TypeScript %d and %s (H358)',
+      'has types that hold with TypeScript %s and %s (H358)',
       async (version, resolution) => {
         const imports = specifiers.map((from, i) => `import * as m${i} from '${from}';`).join('\n');
         inConsumer(
