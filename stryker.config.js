@@ -1,0 +1,75 @@
+/**
+ * The tests that answer for an internal file: of these primitives, besides its own. A mutant is tried
+ * on the few tests that reach it, and those of everything else would only take longer to say the same.
+ */
+const PRIMITIVES_OF = {
+  abort: ['semaphore'],
+  arrivals: ['admission-queue'],
+  awaiters: ['semaphore'],
+  buckets: ['rate-limiter'],
+  context: ['token-streamer', 'shared-resource'],
+  deadlines: ['semaphore'],
+  emitter: ['semaphore'],
+  entry: ['admission-queue'],
+  execution: ['semaphore', 'admission-queue'],
+  feed: ['token-streamer', 'token-sources'],
+  history: ['admission-queue'],
+  line: ['semaphore', 'admission-queue'],
+  loader: ['shared-resource'],
+  lobby: ['rate-limiter'],
+  merge: ['gate', 'token-streamer'],
+  metadata: ['session-manager'],
+  outlet: ['token-streamer'],
+  pacer: ['token-streamer'],
+  positions: ['admission-queue'],
+  'priority-line': ['admission-queue', 'rate-limiter'],
+  pushed: ['token-streamer', 'token-sources'],
+  'queue-meter': ['admission-queue'],
+  quote: ['rate-limiter'],
+  'rank-index': ['admission-queue'],
+  replay: ['token-streamer'],
+  runs: ['semaphore', 'rate-limiter'],
+  'service-times': ['admission-queue'],
+  session: ['session-manager'],
+  'session-log': ['session-manager'],
+  source: ['token-streamer', 'token-sources'],
+  'stream-handle': ['token-streamer'],
+  tally: ['semaphore'],
+  'token-bucket': ['rate-limiter'],
+  window: ['admission-queue'],
+};
+
+function testsOf(file) {
+  const path = file.replace(/^src\//, '').replace(/\.ts(:.*)?$/, '');
+  if (path.startsWith('http/')) return ['tests/http/*.test.ts'];
+  const primitives = path.startsWith('internal/') ? PRIMITIVES_OF[path.slice(9)] : [path];
+  const globs = (primitives ?? []).flatMap((name) => [
+    `tests/${name}{,.*}.test.ts`,
+    `tests/regressions/${name}.test.ts`,
+  ]);
+  return [`tests/${path}{,.*}.test.ts`, ...globs];
+}
+
+const named = process.argv[process.argv.findIndex((word) => /^(-m|--mutate)$/.test(word)) + 1];
+const mutated = process.argv.some((word) => /^(-m|--mutate)$/.test(word)) ? named.split(',') : [];
+
+/** @type {import('@stryker-mutator/api/core').PartialStrykerOptions} */
+export default {
+  testRunner: 'vitest',
+  vitest: { configFile: 'vitest.mutation.config.ts' },
+  mutate: ['src/**/*.ts', '!src/index.ts', '!src/http/index.ts', '!src/internal/options.ts'],
+  testFiles: mutated.flatMap(testsOf),
+  coverageAnalysis: 'perTest',
+  incremental: true,
+  incrementalFile: 'reports/mutation/incremental.json',
+  reporters: ['clear-text', 'json'],
+  clearTextReporter: { allowColor: false, logTests: false, reportTests: false },
+  allowConsoleColors: false,
+  // Stryker would rewrite it with the API of TypeScript, which TypeScript 7 has not; no test needs it.
+  tsconfigFile: 'none',
+  concurrency: 1,
+  timeoutMS: 2000,
+  timeoutFactor: 1.5,
+  ignorePatterns: ['bench', 'dist', 'docs', 'examples'],
+  thresholds: { high: 98, low: 95, break: 95 },
+};
