@@ -90,6 +90,7 @@ for (const [pace, words, answers] of [
   const servers: Server[] = [];
   const clients: Client[] = [];
   const firsts = new Map<string, number[]>();
+  const firstsAlone = new Map<string, number[]>();
   const subjects: Subject[] = [];
   for (const name of SUBJECTS) {
     const server = await Server.start(name);
@@ -97,18 +98,19 @@ for (const [pace, words, answers] of [
     servers.push(server);
     clients.push(...own);
     firsts.set(name, []);
+    firstsAlone.set(name, []);
     subjects.push({
       name,
       round: async () => {
         const start = performance.now();
         await Promise.all(
           own.map(async (client) => {
-            for (let i = 0; i < answers; i++) await client.ask(pace);
+            for (let i = 0; i < answers; i++) firsts.get(name)!.push(await client.ask(pace));
           }),
         );
         const seconds = (performance.now() - start) / 1000;
-        // One client alone, for the time to the first byte without a line in front of it.
-        for (let i = 0; i < answers; i++) firsts.get(name)!.push(await own[0]!.ask(pace));
+        // One client alone, for the time to the first byte while the server has nothing else to do.
+        for (let i = 0; i < answers; i++) firstsAlone.get(name)!.push(await own[0]!.ask(pace));
         return (CLIENTS * answers * TOKENS) / seconds / 1000;
       },
     });
@@ -123,10 +125,15 @@ for (const [pace, words, answers] of [
   verdict('time for a token, to better-sse', medians.get('better-sse')! / ours, 1 / 2);
   verdict('time for a token, to hono streamSSE', medians.get('hono')! / ours, 1 / 2.5);
   verdict('time for a token, to a bare res.write', medians.get('bare')! / ours, 1 / 1.2);
-  heading('one client: time to the first byte, p50, ms');
-  const p50 = new Map([...firsts].map(([name, all]) => [name, median(all)]));
-  figures(p50, 'ms');
-  verdict('to a bare res.write', p50.get('sluice')! / p50.get('bare')!, 1.1);
+  for (const [clientele, all] of [
+    [`${CLIENTS} clients`, firsts],
+    ['one client alone', firstsAlone],
+  ] as const) {
+    heading(`${clientele}: time to the first byte, p50, ms`);
+    const p50 = new Map([...all].map(([name, each]) => [name, median(each)]));
+    figures(p50, 'ms');
+    verdict('to a bare res.write', p50.get('sluice')! / p50.get('bare')!, 1.1);
+  }
   for (const client of clients) client.close();
   for (const server of servers) server.stop();
 }

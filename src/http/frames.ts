@@ -33,6 +33,16 @@ export class Frames {
     this.#encoder = encoder;
   }
 
+  /** Whether there is nothing to be sent yet, though the verdict is `'go'`. */
+  get isEmpty(): boolean {
+    return this.#first === '';
+  }
+
+  /** Whether the chunk that `next` gave out is the last one. */
+  get isOver(): boolean {
+    return this.#over;
+  }
+
   /** The end that the format could not tell: the transport has to break off. */
   get untold(): Ending | undefined {
     return this.#untold;

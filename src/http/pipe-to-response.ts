@@ -59,7 +59,9 @@ export async function pipeToResponse<T>(
     throw new TypeError('Expected `response` to be one of which nothing has been sent.');
   }
   const handle: Handle = stream[streamHandle]();
-  const onClose = (): void => void handle.end(clientGone());
+  const onClose = (): void => {
+    if (handle.ending === undefined) handle.end(clientGone());
+  };
   out.on('close', onClose);
   // A write to a connection that has just broken is no reason to end the process.
   out.on('error', () => {});
@@ -68,6 +70,8 @@ export async function pipeToResponse<T>(
   const verdict = await frames.verdict();
   if (verdict === 'go') {
     writeHead(out, status, headers);
+    // What there is to say already goes out together with the headers.
+    if (frames.isEmpty) out.flushHeaders();
     await send(out, frames, handle);
   } else if (!isClosed(out)) {
     if (verdict === 'nothing') {
@@ -91,7 +95,6 @@ function writeHead(out: Outgoing, status: number, headers: Iterable<[string, str
   if (isClosed(out)) return;
   out.statusCode = status;
   for (const [name, value] of headers) out.setHeader(name, value);
-  out.flushHeaders();
 }
 
 async function send(out: Outgoing, frames: Frames, handle: Handle): Promise<void> {
@@ -101,7 +104,8 @@ async function send(out: Outgoing, frames: Frames, handle: Handle): Promise<void
   // of its own, from which `off` does not take them, and returns that stream.
   out.on('drain', wake);
   out.on('close', wake);
-  for (let chunk = await frames.next(); chunk !== undefined; chunk = await frames.next()) {
+  let chunk = await frames.next();
+  for (; chunk !== undefined && !frames.isOver; chunk = await frames.next()) {
     if (isClosed(out)) break;
     const taken = out.write(chunk);
     out.flush?.();
@@ -119,9 +123,10 @@ async function send(out: Outgoing, frames: Frames, handle: Handle): Promise<void
   if (isClosed(out)) return;
   const stalled = handle.ending?.outcome === 'timeout' && out.writableNeedDrain;
   if (frames.untold !== undefined || stalled) {
+    if (chunk !== undefined) out.write(chunk);
     cut(out);
   } else {
-    out.end();
+    out.end(chunk);
     await finished(out, handle);
   }
 }

@@ -362,7 +362,7 @@ describe('readEvents()', () => {
       const write = response.write.bind(response) as (chunk: string) => boolean;
       // The first connection breaks behind the second token.
       if (requests++ === 0) {
-        response.write = ((chunk: string) => {
+        response.write = response.end = ((chunk: string) => {
           const taken = write(chunk.split('id: 2')[0]!);
           if (chunk.includes('id: 2')) setTimeout(() => response.destroy(), 5);
           return taken;
