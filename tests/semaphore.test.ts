@@ -1023,14 +1023,14 @@ describe('Semaphore', () => {
         const semaphore = new Semaphore(1);
         const permit = semaphore.tryAcquire()!;
         const next = semaphore.acquire();
-        let seen: unknown;
+        let gauges: unknown;
         place(() => {
           permit.release();
-          seen = [semaphore.active, semaphore.waiting];
+          gauges = [semaphore.active, semaphore.waiting];
         });
         await settle();
         await settle();
-        expect([name, seen]).toEqual([name, [1, 0]]);
+        expect([name, gauges]).toEqual([name, [1, 0]]);
         (await next).release();
         expect(semaphore.active).toBe(0);
       }
@@ -1422,7 +1422,9 @@ describe('Semaphore', () => {
       const seenBy: number[] = [];
       semaphore.on('acquired', (event) => seenBy.push(event.active));
       semaphore.on('saturated', (event) => {
-        (event as { active: number }).active = 99;
+        expect(() => {
+          (event as { active: number }).active = 99;
+        }).toThrow(TypeError);
       });
       semaphore.tryAcquire();
       semaphore.tryAcquire();

@@ -67,7 +67,8 @@ class Hub {
   }
 
   post(name: string, payload: unknown): void {
-    (this.#outbox ??= []).push({ name, payload });
+    // All listeners get the one object: none of them can change what the others see.
+    (this.#outbox ??= []).push({ name, payload: Object.freeze(payload) });
     this.#posted++;
   }
 
