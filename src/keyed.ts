@@ -129,10 +129,10 @@ export class Keyed<T extends KeyedInstance> {
     return deleted;
   }
 
-  /** All of them, in no particular order. */
+  /** All of them as of now, in no particular order. O(size). */
   *[Symbol.iterator](): IterableIterator<[string, T]> {
-    yield* this.#young;
-    yield* this.#old;
+    // Whoever goes through them may ask for some, which moves them from one to the other.
+    yield* [...this.#young, ...this.#old];
   }
 
   #makeRoom(): void {

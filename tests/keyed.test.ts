@@ -197,6 +197,29 @@ describe('Keyed', () => {
     });
   });
 
+  describe('[Symbol.iterator]()', () => {
+    it('shows those who are there at its start, once each, whatever is done meanwhile (H286)', () => {
+      const keys = ['a', 'b', 'c', 'd', 'e'];
+      const acts: ((keyed: Keyed<Instance>, key: string) => unknown)[] = [
+        (keyed, key) => keyed.get(key),
+        (keyed, key) => keyed.get(`${key}+`),
+        (keyed, key) => keyed.delete(key),
+        (keyed) => keys.forEach((key) => keyed.delete(key)),
+        (keyed) => keys.toReversed().forEach((key) => keyed.get(key)),
+      ];
+      for (const act of acts) {
+        const { keyed } = setUp(5);
+        for (const key of ['x', ...keys]) keyed.get(key);
+        const shown: string[] = [];
+        for (const [key] of keyed) {
+          shown.push(key);
+          act(keyed, key);
+        }
+        expect(shown.toSorted()).toEqual(keys);
+      }
+    });
+  });
+
   describe('idleMs', () => {
     it('forgets what has not been asked for, between once and twice that time after', async () => {
       const { clock, keyed } = setUp(10, 1000);
@@ -211,6 +234,18 @@ describe('Keyed', () => {
       expect(keyed.has('b')).toBe(true);
       await clock.advance(501);
       expect(keyed.size).toBe(0);
+    });
+
+    it('keeps what is asked for at the instant of the sweep, before it (H276)', async () => {
+      const { clock, keyed } = setUp(10, 1000);
+      const [a, b] = ['a', 'b'].map((key) => keyed.get(key));
+      let found: Instance | undefined;
+      // At the same instant, what was set first fires first: b is asked for when it has gone.
+      clock.setTimeout(() => (found = keyed.get('a')), 2000);
+      await clock.advance(2000);
+      expect([found === a, keyed.has('a'), keyed.has('b')]).toEqual([true, true, false]);
+      expect(keyed.get('b')).not.toBe(b);
+      expect(keyed.get('a')).toBe(a);
     });
 
     it('keeps what is in use, as long as it is (H284)', async () => {

@@ -469,6 +469,38 @@ describe('RateLimiter', () => {
     },
   );
 
+  test.prop([anyLimit, steps], { numRuns: 300 })(
+    'is the same whether it is asked how things stand or not (H262)',
+    async ({ limit, intervalMs, burst }, sequence) => {
+      const seen = await Promise.all(
+        [false, true].map(async (asked) => {
+          const clock = new ManualClock();
+          const limiter = new RateLimiter({ limit, intervalMs, burst, clock });
+          const log: unknown[] = [];
+          const ask = (): void => {
+            if (!asked) return;
+            limiter.available();
+            limiter.stats();
+            limiter.retryAfterMs(burst);
+            expect(limiter.full && limiter.waiting > 0).toBe(false);
+          };
+          for (const [index, step] of sequence.entries()) {
+            const cost = Math.min(step.cost, burst);
+            void limiter.acquire({ cost }).then(() => log.push([index, clock.now()]));
+            ask();
+            const lease = limiter.tryAcquire();
+            ask();
+            await clock.advance(step.ticks % 50);
+            ask();
+            log.push([lease !== undefined, clock.timers, limiter.waiting]);
+          }
+          return log;
+        }),
+      );
+      expect(seen[1]).toEqual(seen[0]);
+    },
+  );
+
   test.prop([anyLimit, fc.array(fc.tuple(anyLimit, steps), { maxLength: 5 })], { numRuns: 500 })(
     'R2 holds across new limits: each counts for its own time, and none makes a present',
     (initial, phases) => {

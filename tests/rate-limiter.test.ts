@@ -7,6 +7,8 @@ import {
 import { ManualClock, settle } from 'sluice/testing';
 import { describe, expect, it, vi } from 'vitest';
 
+import { HandClock } from './support/hand-clock.ts';
+
 /** A limiter of one limit on a clock that stands at 0. */
 function setUp(options: Omit<RateLimiterOptions & { limits?: undefined }, 'clock'>): {
   clock: ManualClock;
@@ -210,6 +212,20 @@ describe('RateLimiter', () => {
       },
     );
 
+    it('is exact up to the largest safe integer (H247)', async () => {
+      const most = Number.MAX_SAFE_INTEGER;
+      const { clock, limiter } = setUp({ limit: most, burst: most });
+      expect(limiter.tryAcquire(most - 1)).toBeDefined();
+      expect([limiter.available(), limiter.tryAcquire(2)]).toEqual([1, undefined]);
+      expect(limiter.tryAcquire()).toBeDefined();
+      for (const ms of [1, 6, 93, 401, 498, 1]) {
+        await clock.advance(ms);
+        const gained = (BigInt(most) * BigInt(clock.now())) / 1000n;
+        expect(BigInt(limiter.available())).toBe(gained);
+      }
+      expect(() => limiter.tryAcquire(most + 1)).toThrow(RangeError);
+    });
+
     it('takes of all limits or of none (H268)', async () => {
       const clock = new ManualClock();
       const limiter = new RateLimiter({
@@ -266,6 +282,60 @@ describe('RateLimiter', () => {
       expect(limiter.waiting).toBe(0);
       expect(clock.timers).toBe(0);
     });
+
+    it('grants nothing early where timers fire early (H243)', async () => {
+      const clock = new (class extends ManualClock {
+        override setTimeout(callback: () => void, ms: number): unknown {
+          return super.setTimeout(callback, ms * 0.9);
+        }
+      })();
+      const limiter = new RateLimiter({ limit: 10, clock });
+      limiter.tryAcquire(10);
+      const calls = [1, 2, 3].map(() => follow(clock, limiter.acquire()));
+      await clock.advance(500);
+      const late = calls.map(({ at }, index) => at! - (index + 1) * 100);
+      expect(Math.min(...late)).toBeGreaterThanOrEqual(0);
+      expect(Math.max(...late)).toBeLessThan(1);
+    });
+
+    it('grants all that has come in when a timer is late, and no more than the burst (H244, H267)', async () => {
+      const clock = new HandClock();
+      const limiter = new RateLimiter({ limit: 10, burst: 5, clock });
+      limiter.tryAcquire(5);
+      const granted: number[] = [];
+      for (let i = 0; i < 14; i++) void limiter.acquire().then(() => granted.push(i));
+      const after = async (ms: number): Promise<number> => {
+        clock.jump(ms);
+        await settle();
+        return granted.length;
+      };
+      expect([await after(450), await after(365 * 86_400_000)]).toEqual([4, 9]);
+      expect([await after(99), await after(1), await after(200)]).toEqual([9, 10, 12]);
+      expect(granted).toEqual(granted.toSorted((a, b) => a - b));
+      expect([limiter.waiting, clock.timers]).toEqual([2, 1]);
+    });
+
+    it.each([
+      [0, [undefined, 200, 300]],
+      [1, [500, undefined, 600]],
+      [2, [500, 700, undefined]],
+    ])(
+      'plans anew for those behind when number %d leaves, and only for them (H254)',
+      async (which, expected) => {
+        const { clock, limiter } = setUp({ limit: 10 });
+        limiter.tryAcquire(10);
+        const quitters = [5, 2, 1].map(() => new AbortController());
+        const calls = [5, 2, 1].map((cost, index) =>
+          follow(clock, limiter.acquire({ cost, signal: quitters[index]!.signal })),
+        );
+        await clock.advance(100);
+        quitters[which]!.abort();
+        expect(clock.timers).toBe(1);
+        await clock.advance(1000);
+        expect(calls.map(({ at }) => at)).toEqual(expected);
+        expect(clock.timers).toBe(0);
+      },
+    );
 
     it('serves the more urgent first and does not let a lighter one overtake (H233)', async () => {
       const { clock, limiter } = setUp({ limit: 10, burst: 10 });

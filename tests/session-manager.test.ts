@@ -1,4 +1,4 @@
-import { EventEmitter } from 'node:events';
+import { EventEmitter, getEventListeners } from 'node:events';
 import { Worker } from 'node:worker_threads';
 
 import {
@@ -11,6 +11,7 @@ import {
 import { ManualClock, settle } from 'sluice/testing';
 import { describe, expect, it, onTestFinished, vi } from 'vitest';
 
+import { HandClock } from './support/hand-clock.ts';
 import { catchUncaught } from './support/uncaught.ts';
 
 function manager(options: SessionManagerOptions = {}): {
@@ -170,6 +171,20 @@ describe('SessionManager', () => {
       await expect(sessions.run(() => 1)).resolves.toBe(1);
     });
 
+    it.each(['__proto__', 'constructor', '', '0', '-0', '\u0000', '\uD800'])(
+      'takes any generated id for a plain one: %j (H272)',
+      async (id) => {
+        const { sessions } = manager({ generateId: () => id });
+        expect([sessions.get(id), sessions.record(id)]).toEqual([undefined, undefined]);
+        await sessions.run(({ session }) => {
+          expect(sessions.get(id)).toBe(session);
+          expect(session.id).toBe(id);
+        });
+        expect(sessions.get(id)).toBeUndefined();
+        expect(sessions.record(id)).toMatchObject({ status: 'completed' });
+      },
+    );
+
     it('passes results and reasons through untouched, whatever they are', async () => {
       const { sessions } = manager();
       const values = [undefined, null, 0, Object.freeze({}), Symbol('s'), () => {}];
@@ -207,6 +222,40 @@ describe('SessionManager', () => {
           value: { code: 'ERR_SESSION_TIMEOUT', name: 'SessionTimeoutError', timeoutMs: 100 },
         });
         expect(signal?.reason).toBe(result.value);
+      });
+
+      it('ends at its time by the clock, be that beyond 2^31 ms, jumped over or gone back on (H277)', async () => {
+        const long = 2 ** 31 + 1000;
+        const { clock, sessions } = manager({ timeoutMs: long });
+        const setTimeout = vi.spyOn(clock, 'setTimeout');
+        const patient = sessions.open();
+        await clock.advance(long - 1);
+        expect(patient.status).toBe('active');
+        await clock.advance(1);
+        expect(patient.status).toBe('timedOut');
+        for (const [, ms] of setTimeout.mock.calls) expect(ms).toBeLessThan(2 ** 31);
+
+        let reading = 0;
+        const jumping = new HandClock();
+        jumping.now = () => reading;
+        const others = new SessionManager({ clock: jumping, timeoutMs: 1000 });
+        const first = others.open();
+        // Nobody has heard of the time that has passed before the timer fires.
+        reading = 86_400_000;
+        expect(others.get(first.id)).toBe(first);
+        jumping.jump(1000);
+        expect([first.status, others.get(first.id)]).toEqual(['timedOut', undefined]);
+        reading = 10;
+        expect([first.status, others.get(first.id)]).toEqual(['timedOut', undefined]);
+        expect(others.record(first.id)).toMatchObject({ status: 'timedOut' });
+        const second = others.open();
+        reading = 86_400_000 + 999;
+        jumping.jump(1000);
+        expect(second.status).toBe('active');
+        reading++;
+        jumping.jump(1000);
+        expect(second.status).toBe('timedOut');
+        expect(jumping.timers).toBe(0);
       });
 
       it('sets no timer for a task that settles before anything else can happen', async () => {
@@ -376,6 +425,36 @@ describe('SessionManager', () => {
         finish();
         await Promise.all([first, over]);
       });
+
+      it.each(['abort', 'timeout', 'shutdown'])(
+        'aborts the own signal once, before the clean-ups: %s (H291)',
+        async (how) => {
+          const { clock, sessions } = manager({ timeoutMs: 1000, graceMs: 10 });
+          const controller = new AbortController();
+          const { signal } = controller;
+          const log: string[] = [];
+          const begin = (session: Session): void => {
+            session.signal.addEventListener('abort', () => log.push('abort'));
+            session.defer(() => void log.push(`clean-up, aborted: ${session.signal.aborted}`));
+          };
+          begin(sessions.open({ signal }));
+          const answer = outcome(
+            sessions.run(({ session }) => (begin(session), never()), { signal }),
+          );
+          await settle();
+          if (how === 'abort') controller.abort();
+          else if (how === 'timeout') await clock.advance(1000);
+          else void sessions.shutdown({ drainMs: 0 });
+          await settle();
+          expect(getEventListeners(signal, 'abort')).toEqual([]);
+          await clock.advance(5000);
+          controller.abort();
+          expect(answer.state).toBe('rejected');
+          expect(log.filter((entry) => entry === 'abort').length).toBe(2);
+          expect(log.filter((entry) => entry === 'clean-up, aborted: true').length).toBe(2);
+          expect([log.length, sessions.active, clock.timers]).toEqual([4, 0, 0]);
+        },
+      );
 
       it('leaves nothing on the signal', async () => {
         const { sessions } = manager();
@@ -644,6 +723,22 @@ describe('SessionManager', () => {
       expect(sessions.record('other')).toBeUndefined();
     });
 
+    it('changes nothing for who goes through the records (H286)', async () => {
+      const { sessions } = manager({ history: 3 });
+      for (const model of ['a', 'b', 'c']) await sessions.run(() => 1, { model });
+      const shown: unknown[] = [];
+      for (const { model } of sessions.records()) {
+        shown.push(model);
+        await sessions.run(() => 1, { model: `${model} again` });
+      }
+      expect(shown).toEqual(['c', 'b', 'a']);
+      expect([...sessions.records()].map(({ model }) => model)).toEqual([
+        'a again',
+        'b again',
+        'c again',
+      ]);
+    });
+
     it('remembers no more than the last `history` records', async () => {
       let count = 0;
       const { sessions } = manager({ history: 3, generateId: () => `s${count++}` });
@@ -743,6 +838,52 @@ describe('SessionManager', () => {
       expect(second).toHaveBeenCalledTimes(1);
       expect(sessions.active).toBe(0);
       expect(uncaught.exceptions).toEqual([reason]);
+    });
+
+    it('and clean-ups may begin, end and mark sessions, and defer more (H280)', async () => {
+      const { clock, sessions } = manager({ maxActive: 4 });
+      const log: string[] = [];
+      const other = sessions.open({ model: 'other' });
+      other.defer(() => void log.push('other'));
+      sessions.on('started', ({ model }) => {
+        log.push(`started ${model}`);
+        if (model === 'nested') void other.end();
+      });
+      sessions.on('completed', ({ session: { model } }) => {
+        log.push(`completed ${model}`);
+        if (model !== 'first') return;
+        expect(sessions.open({ model: 'listener' }).mark('queued')).toBe(true);
+      });
+      await sessions.run(
+        ({ session }) => {
+          session.defer(() => void log.push('last'));
+          session.defer(async () => {
+            log.push('clean-up');
+            expect(sessions.current()).toBe(session);
+            expect(session.mark('callStart')).toBe(false);
+            session.defer(() => void log.push('deferred'));
+            await sessions.run(() => log.push('nested'), { model: 'nested' });
+          });
+        },
+        { model: 'first' },
+      );
+      await settle();
+      expect(log).toEqual([
+        'started first',
+        'clean-up',
+        'nested',
+        'started nested',
+        'other',
+        'completed nested',
+        'completed other',
+        'deferred',
+        'last',
+        'completed first',
+        'started listener',
+      ]);
+      expect([sessions.active, sessions.stats().completed]).toEqual([1, 3]);
+      await sessions.shutdown({ drainMs: 0 });
+      expect([sessions.active, clock.timers]).toEqual([0, 0]);
     });
 
     it('lets a listener begin the next session', async () => {

@@ -642,6 +642,135 @@ describe('TokenStreamer', () => {
       expect(report.error).toBe(failure);
     });
 
+    it('ends by throw() as by return(), and rejects with what was thrown (H302)', async () => {
+      const gate = new Semaphore(1);
+      for (const error of [new Error('thrown'), undefined]) {
+        const source = new Played<string>();
+        const stream = new TokenStreamer({ clock: new ManualClock() }).stream(source.open, {
+          gate,
+        });
+        const iterator = stream[Symbol.asyncIterator]();
+        await iterator.next();
+        await settle();
+        await expect(iterator.throw!(error)).rejects.toBe(error);
+        expect(source.calls).toEqual(['open', 'next', 'abort', 'return']);
+        expect(gate.active).toBe(0);
+        expect(await iterator.next()).toEqual({ done: true, value: undefined });
+      }
+    });
+
+    it('ends when the body of the loop throws, and the error stays what it is (H330)', async () => {
+      const gate = new Semaphore(1);
+      const source = new Played<string>();
+      source.return = () => Promise.reject(new Error('return'));
+      const stream = new TokenStreamer({ clock: new ManualClock() }).stream(source.open, { gate });
+      const failure = new Error('body');
+      const reading = (async () => {
+        for await (const token of stream.tokens()) throw token === 'a' ? failure : token;
+      })();
+      const outcome = reading.catch((error: unknown) => error);
+      await settle();
+      await source.give('a');
+      expect(await outcome).toBe(failure);
+      expect(source.signal?.aborted).toBe(true);
+      expect([gate.active, (await stream.finished).outcome]).toEqual([0, 'cancelled']);
+    });
+
+    it('ends at the end of an `await using` block (H331)', async () => {
+      const gate = new Semaphore(1);
+      const source = new Played<string>();
+      const stream = new TokenStreamer({ clock: new ManualClock() }).stream(source.open, { gate });
+      {
+        await using iterator = stream[Symbol.asyncIterator]() as AsyncIterableIterator<unknown> &
+          AsyncDisposable;
+        await iterator.next();
+        expect(gate.active).toBe(1);
+      }
+      expect(source.calls).toEqual(['open', 'next', 'abort', 'return']);
+      expect([gate.active, (await stream.finished).outcome]).toEqual([0, 'cancelled']);
+    });
+
+    it.each<[string, (source: Played<string>) => Promise<void> | undefined, string]>([
+      ['before the first token', () => undefined, 'start error'],
+      ['between tokens', (source) => source.give('a'), 'start token error'],
+      [
+        'with tokens unread',
+        (source) => source.give('a').then(() => source.give('b')),
+        'start token error',
+      ],
+      ['in the turn of a token', (source) => void source.give('a'), 'start error'],
+      ['in the turn of the end', (source) => void source.end(), 'start error'],
+      [
+        'after the end, which is unread',
+        (source) => source.give('a').then(() => source.end()),
+        'start token error',
+      ],
+    ])('is told of an abort at once, what is unread is lost: %s (H309)', async (_, play, told) => {
+      const controller = new AbortController();
+      const source = new Played<string>();
+      const stream = new TokenStreamer({ clock: new ManualClock() }).stream(source.open, {
+        signal: controller.signal,
+      });
+      const iterator = stream[Symbol.asyncIterator]();
+      const events = [(await iterator.next()).value as StreamEvent<string>];
+      await settle();
+      const played = play(source);
+      if (played !== undefined) {
+        await played;
+        events.push((await iterator.next()).value);
+      }
+      controller.abort('gone');
+      expect(stream.stats().buffered).toBe(0);
+      events.push(...(await collect(iterator)));
+      expect(types(events).join(' ')).toBe(told);
+      expect(await stream.finished).toMatchObject({ outcome: 'cancelled', error: 'gone' });
+    });
+
+    it('knows of no abort after the end was read (H309)', async () => {
+      const controller = new AbortController();
+      const { signal } = controller;
+      const stream = new TokenStreamer({ clock: new ManualClock() }).stream(['a'], { signal });
+      const events = await collect(stream);
+      controller.abort('gone');
+      expect(types(events)).toEqual(['start', 'token', 'done']);
+      expect(await stream.finished).toMatchObject({ outcome: 'completed', error: undefined });
+    });
+
+    it('counts what the source gave as read or unread, whatever is read when (H324)', async () => {
+      for (let seed = 1; seed <= 20; seed++) {
+        const source = new Played<number>();
+        const streamer = new TokenStreamer({ clock: new ManualClock(), highWaterMark: 4 });
+        const stream = streamer.stream(source.open);
+        const iterator = stream.tokens();
+        let [given, asked, read] = [0, 1, 0];
+        const next = (): void => {
+          const answer = ({ done = false }: IteratorResult<number>): void => {
+            if (!done) read++;
+          };
+          iterator.next().then(answer, () => undefined);
+        };
+        next();
+        await settle();
+        for (let step = 0, random = seed; step < 60; step++) {
+          random = (random * 16_807) % 2_147_483_647;
+          if (random % 2 === 0 && source.asked > 0) {
+            await source.give(given++);
+          } else if (asked - read < 3) {
+            asked++;
+            next();
+          }
+          await settle();
+          const { tokens, buffered } = stream.stats();
+          expect([tokens + buffered, buffered <= 4]).toEqual([given, true]);
+          expect(tokens).toBe(read);
+        }
+        stream.cancel();
+        expect(stream.stats()).toMatchObject({ tokens: read, buffered: 0 });
+        expect((await stream.finished).tokens).toBe(read);
+        expect(streamer.stats().tokens).toBe(read);
+      }
+    });
+
     it('tells messages of errors that are not ours only with `exposeErrors`', async () => {
       const failing = (): never => {
         throw Object.assign(new Error('no such model'), { code: 'model_not_found' });
@@ -1263,6 +1392,55 @@ describe('TokenStreamer', () => {
         timeToFirstTokenMs: { count: 1, mean: 100, max: 100 },
       });
     });
+  });
+
+  it('measures no time below 0 where the clock goes back (H328)', async () => {
+    let reading = 1e6;
+    const clock = new ManualClock();
+    clock.now = () => (reading -= 1000);
+    const gate = new Semaphore({ capacity: 1, clock });
+    const permit = gate.tryAcquire()!;
+    const source = new Played<string>();
+    const streamer = new TokenStreamer({ clock });
+    const stream = streamer.stream(source.open, { gate });
+    const reader = collect(stream);
+    await settle();
+    permit.release();
+    await settle();
+    for (const token of ['a', 'b', 'c']) await source.give(token);
+    await source.end();
+    expect((await reader).at(-1)).toMatchObject({ type: 'done', elapsedMs: 0 });
+    const none = { mean: 0, max: 0 };
+    expect(await stream.finished).toMatchObject({
+      waitedMs: 0,
+      timeToFirstTokenMs: 0,
+      elapsedMs: 0,
+      gapMs: none,
+    });
+    expect(streamer.stats()).toMatchObject({ waitMs: none, timeToFirstTokenMs: none });
+  });
+
+  it('gives back what its source has given back itself no second time (H329)', async () => {
+    const gate = new Semaphore(1);
+    let permit: { release(): boolean } | undefined;
+    const source = new Played<string>();
+    const stream = new TokenStreamer({ clock: new ManualClock() }).stream(
+      (context) => {
+        ({ permit } = context);
+        return source.open(context);
+      },
+      { gate },
+    );
+    const reading = collect(stream);
+    await settle();
+    expect(permit!.release()).toBe(true);
+    const other = gate.tryAcquire()!;
+    await source.end();
+    await reading;
+    await stream.finished;
+    expect([gate.active, gate.available]).toEqual([1, 0]);
+    other.release();
+    expect(gate.stats()).toMatchObject({ active: 0, acquired: 2, released: 2 });
   });
 
   describe('.finished, behind gates in gates', () => {

@@ -176,6 +176,21 @@ describe('the text of tokens', () => {
     expect(await encode(tokens, { format: 'ai-ui', toText })).toContain('"delta":"B"');
   });
 
+  it('comes through whole, however long, and is told where it is empty (H327)', async () => {
+    const long = `${'x'.repeat(2 ** 22)}\uD83D`;
+    const tokens = ['', long, '\uDE00', ''];
+    const whole = tokens.join('');
+    expect(await encode(tokens, { format: 'text' })).toBe(whole);
+    const lines = (await encode(tokens, { format: 'ndjson' })).trim().split('\n');
+    const values = lines.map((line) => (JSON.parse(line) as { value?: string }).value);
+    expect(values.filter((value) => value !== undefined)).toEqual(tokens);
+    const records = parsed(await encode(tokens, { format: 'openai' })).slice(0, -1);
+    const pieces = records.map(
+      ({ data }) => (JSON.parse(data) as Chunk).choices?.[0]?.delta.content,
+    );
+    expect(pieces.join('')).toBe(whole);
+  });
+
   it('ends the stream where there is none', async () => {
     await expect(encode([{}], { format: 'text' })).rejects.toThrow(/toText/u);
     expect(await encode(['a', 7], { format: 'openai' })).toMatch(
