@@ -69,7 +69,7 @@ export default {
   tsconfigFile: 'none',
   concurrency: 1,
   timeoutMS: 2000,
-  timeoutFactor: 1.5,
+  timeoutFactor: 1.1,
   ignorePatterns: ['bench', 'dist', 'docs', 'examples'],
   thresholds: { high: 98, low: 95, break: 95 },
 };

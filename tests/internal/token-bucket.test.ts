@@ -6,6 +6,7 @@ import {
   giveBack,
   holdBack,
   letGo,
+  MAX_INTERVAL_MS,
   quotaOf,
   refill,
   reshape,
@@ -32,7 +33,20 @@ describe('ticksAt()', () => {
   });
 });
 
+describe('MAX_INTERVAL_MS', () => {
+  it('is the longest of which the ticks are safe integers', () => {
+    expect(Number.isSafeInteger(MAX_INTERVAL_MS * TICKS_PER_MS)).toBe(true);
+    expect(Number.isSafeInteger((MAX_INTERVAL_MS + 1) * TICKS_PER_MS)).toBe(false);
+  });
+});
+
 describe('quotaOf()', () => {
+  it('is the same one for those that are alike one after the other', () => {
+    const first = quotaOf(1, 1000, 5, 'a');
+    expect(quotaOf(1, 1000, 5, 'a')).toBe(first);
+    expect(quotaOf(1, 1000, 5, 'b')).toMatchObject({ burst: 5, name: 'b' });
+  });
+
   it('has the rate in lowest terms', () => {
     expect(quotaOf(450_000, 60_000, 5)).toMatchObject({ gain: 15, per: 2048, burst: 5 });
   });
@@ -60,6 +74,12 @@ describe('refill()', () => {
     expect(bucket).toMatchObject({ tokens: 5, at: ticks(500) });
     refill(bucket, ticks(600));
     expect(bucket.tokens).toBe(6);
+  });
+
+  it('pays a debt off that is no 32-bit integer', () => {
+    const bucket = bucketOf(-(2 ** 40), 1, 1000);
+    refill(bucket, ticks(3000));
+    expect(bucket.tokens).toBe(3 - 2 ** 40);
   });
 
   it('is exact where products leave the safe integers', () => {
@@ -91,6 +111,8 @@ describe('tickOfLevel()', () => {
   it('is finite and not early where products leave the safe integers', () => {
     const bucket = bucketOf(0, 1, 30 * 86_400_000, 2 ** 40);
     expect(tickOfLevel(bucket, 2 ** 40, 0)).toBe(ticks(30 * 86_400_000) * 2 ** 40);
+    const slow = bucketOf(0, 1, MAX_INTERVAL_MS, 2);
+    expect(tickOfLevel(slow, 2, 0)).toBe(2 * ticks(MAX_INTERVAL_MS));
     const odd = bucketOf(0, 2 ** 53 - 111, 86_400_000);
     const tick = tickOfLevel(odd, 2 ** 52, 0);
     refill(odd, tick - 1);
@@ -130,8 +152,10 @@ describe('holdBack() and letGo()', () => {
     expect(bucket.tokens).toBe(3);
     refill(bucket, ticks(500));
     expect(bucket).toMatchObject({ tokens: 8, hold: undefined });
-    holdBack(bucket, 9, ticks(900));
-    expect(bucket).toMatchObject({ tokens: 8, hold: undefined });
+    for (const enough of [8, 9]) {
+      holdBack(bucket, enough, ticks(900));
+      expect(bucket).toMatchObject({ tokens: 8, hold: undefined });
+    }
     holdBack(bucket, 1, Infinity);
     expect(bucket).toMatchObject({ tokens: 1, hold: undefined });
   });
@@ -153,6 +177,21 @@ describe('holdBack() and letGo()', () => {
     expect(bucket.tokens).toBe(1);
   });
 
+  it('go on with what is held back as if it were there', () => {
+    const bucket = bucketOf(2, 1, 1, 2);
+    holdBack(bucket, 0, ticks(3));
+    refill(bucket, ticks(2));
+    take(bucket, 2);
+    refill(bucket, ticks(3));
+    // Full until both were taken, and one came in after that.
+    expect(bucket).toMatchObject({ tokens: 1, hold: undefined });
+    bucket.tokens = 2;
+    holdBack(bucket, 0, ticks(9));
+    reshape(bucket, quotaOf(1, 1000, 1));
+    letGo(bucket);
+    expect(bucket.tokens).toBe(1);
+  });
+
   it('let go early', () => {
     const bucket = bucketOf(8, 1, 1000, 10);
     holdBack(bucket, 3, ticks(500));
@@ -169,6 +208,9 @@ describe('reshape()', () => {
     reshape(bucket, quotaOf(1, 1000, 100));
     expect(bucket.tokens).toBe(2);
     expect(tickOfLevel(bucket, 3, bucket.at)).toBe(ticks(750));
+    expect(bucket.fraction).toBeGreaterThan(0);
+    reshape(bucket, quotaOf(1, 1000, 2));
+    expect(bucket).toMatchObject({ tokens: 2, fraction: 0 });
     reshape(bucket, quotaOf(1, 1000, 1));
     expect(bucket).toMatchObject({ tokens: 1, fraction: 0 });
   });
