@@ -1,7 +1,10 @@
 const BUCKETS = 60;
 const BUCKET_MS = 1000;
 
-/** How often something has happened per second over the last minute, in buckets of one second. */
+/**
+ * How often something has happened per second over the last minute, in buckets of one second. No
+ * `now` is before the one of an earlier call.
+ */
 export class RateWindow {
   readonly #counts = new Float64Array(BUCKETS);
   #startedAt: number | undefined;
@@ -26,6 +29,6 @@ export class RateWindow {
     const bucket = Math.floor((now - this.#startedAt!) / BUCKET_MS);
     const passed = Math.min(bucket - this.#latest, BUCKETS);
     for (let i = 1; i <= passed; i++) this.#counts[(this.#latest + i) % BUCKETS] = 0;
-    if (bucket > this.#latest) this.#latest = bucket;
+    this.#latest = bucket;
   }
 }

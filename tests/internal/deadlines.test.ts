@@ -92,6 +92,25 @@ describe('Deadlines', () => {
     expect(armed.mock.calls.length).toBeLessThan(10);
   });
 
+  it('leaves the timer where it is when a later one goes, wherever between two ms it is', () => {
+    const { clock, deadlines } = setUp();
+    const armed = vi.spyOn(clock, 'setTimeout');
+    deadlines.add('a', 10.5);
+    deadlines.remove(deadlines.add('b', 20));
+    expect(armed).toHaveBeenCalledOnce();
+  });
+
+  it('reports nothing when the earliest has gone, and then the next', async () => {
+    const { clock, deadlines, batches } = setUp();
+    const first = deadlines.add('a', 10);
+    deadlines.add('b', 20);
+    deadlines.remove(first);
+    await clock.advance(10);
+    expect(batches).toEqual([]);
+    await clock.advance(10);
+    expect(batches).toEqual([{ due: ['b'], now: 20 }]);
+  });
+
   it('ignores a deadline that is due, gone or of another', async () => {
     const { clock, deadlines, batches } = setUp();
     const other = setUp().deadlines;

@@ -15,6 +15,14 @@ describe('RateWindow', () => {
     ]);
   });
 
+  it('counts the seconds from the first', () => {
+    const window = new RateWindow();
+    window.add(250);
+    window.add(1000);
+    expect(window.perSecond(60_249) * 59.999).toBeCloseTo(2);
+    expect(window.perSecond(60_250)).toBe(0);
+  });
+
   it('is taken over a minute, and forgets what is older', () => {
     const window = new RateWindow();
     for (let second = 0; second < 120; second++) {
