@@ -1,11 +1,40 @@
+import { writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+
 /**
  * How everything here is measured: all subjects in one process, one round of each in turn, so that
  * a machine that gets slower gets slower for all of them; the first rounds are warm-up; medians are
  * compared, and ratios are what is stated. A subject lives through all its rounds, as a limiter in a
- * server does. `--smoke` runs everything once with little work, to see that it runs.
+ * server does. `--smoke` runs everything once with little work, to see that it runs; `--out=FILE`
+ * writes what was measured to a file, for bench/report.ts.
  */
 
-export const smoke: boolean = process.argv.includes('--smoke');
+const { values: given } = parseArgs({
+  strict: false,
+  options: { smoke: { type: 'boolean' }, out: { type: 'string' } },
+});
+export const smoke: boolean = given.smoke === true;
+
+/** A ratio, or a figure, that is to be at most so much. */
+export interface Verdict {
+  readonly what: string;
+  readonly got: number;
+  readonly atMost: number;
+}
+
+/** A heading and everything that was printed under it. */
+export interface Section {
+  readonly title: string;
+  readonly figures: { readonly name: string; readonly value: number; readonly unit: string }[];
+  readonly verdicts: Verdict[];
+  readonly notes: string[];
+}
+
+const sections: Section[] = [];
+if (typeof given.out === 'string') {
+  const file = given.out;
+  process.on('exit', () => writeFileSync(file, JSON.stringify(sections)));
+}
 
 /** A round returns the figure to compare: milliseconds, nanoseconds or bytes for a piece of work. */
 export interface Subject {
@@ -44,17 +73,26 @@ export async function timed(work: () => unknown): Promise<number> {
 }
 
 export function heading(title: string): void {
+  sections.push({ title, figures: [], verdicts: [], notes: [] });
   console.log(`\n${title}`);
 }
 
 export function figures(medians: ReadonlyMap<string, number>, unit: string): void {
-  for (const [name, figure] of medians) {
-    console.log(`  ${name.padEnd(32)} ${figure.toFixed(figure < 10 ? 2 : 1).padStart(10)} ${unit}`);
+  for (const [name, value] of medians) {
+    sections.at(-1)!.figures.push({ name, value, unit });
+    console.log(`  ${name.padEnd(32)} ${value.toFixed(value < 10 ? 2 : 1).padStart(10)} ${unit}`);
   }
 }
 
 /** A ratio and what it should be at most. */
-export function verdict(what: string, ratio: number, atMost: number): void {
-  const mark = ratio <= atMost ? 'met' : 'MISSED';
-  console.log(`  → ${what}: ${ratio.toFixed(3)} (at most ${atMost}) ${smoke ? '' : mark}`);
+export function verdict(what: string, got: number, atMost: number): void {
+  sections.at(-1)!.verdicts.push({ what, got, atMost });
+  const mark = got <= atMost ? 'met' : 'MISSED';
+  const limit = Number(atMost.toFixed(3));
+  console.log(`  → ${what}: ${got.toFixed(3)} (at most ${limit}) ${smoke ? '' : mark}`);
+}
+
+/** What there is to know about the figures above. */
+export function note(text: string): void {
+  sections.at(-1)!.notes.push(text);
 }

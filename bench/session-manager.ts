@@ -2,9 +2,18 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 
 import { nanoid } from 'nanoid';
-import { Semaphore, SessionManager, SharedResource } from 'sluice';
+import { Semaphore, SessionManager, SharedResource, systemClock } from 'sluice';
 
-import { figures, heading, interleave, smoke, type Subject, timed, verdict } from './harness.ts';
+import {
+  figures,
+  heading,
+  interleave,
+  note,
+  smoke,
+  type Subject,
+  timed,
+  verdict,
+} from './harness.ts';
 
 const TURNS = smoke ? 100 : 50_000;
 const task = async (): Promise<void> => {};
@@ -41,6 +50,12 @@ const storage = new AsyncLocalStorage<{ readonly id: string }>();
 const sessions = new SessionManager();
 const unlimited = new SessionManager({ timeoutMs: Infinity });
 const plain = (): Promise<void> => storage.run({ id: nanoid() }, task);
+/** A record says when a session began and how long it took: two readings. */
+const timedPlain = async (): Promise<number> => {
+  const start = systemClock.now();
+  await plain();
+  return systemClock.now() - start;
+};
 
 for (const [how, subject] of [
   ['one after the other', inTurn],
@@ -49,6 +64,7 @@ for (const [how, subject] of [
   heading(`${TURNS} sessions, ${how}, ns each`);
   const medians = await interleave([
     subject('AsyncLocalStorage.run + nanoid', plain),
+    subject('the same, timed', timedPlain),
     subject('sessions.run', () => sessions.run(task)),
     subject('sessions.run, no time limit', () => unlimited.run(task)),
   ]);
@@ -56,6 +72,8 @@ for (const [how, subject] of [
   const baseline = medians.get('AsyncLocalStorage.run + nanoid')!;
   verdict('sessions.run', medians.get('sessions.run')! / baseline, 1.5);
   verdict('without a limit', medians.get('sessions.run, no time limit')! / baseline, 1.5);
+  const ratio = (medians.get('the same, timed')! / baseline).toFixed(2);
+  note(`Reading the clock before and after is ${ratio} x the baseline by itself.`);
 }
 
 {
@@ -151,6 +169,10 @@ if (globalThis.gc !== undefined) {
     const alone = subject === inTurn;
     const medians = await interleave([
       subject('Semaphore.run', () => semaphore.run(task, alone ? undefined : limits)),
+      subject('Semaphore.run and the clock', () => {
+        systemClock.now();
+        return semaphore.run(task, alone ? undefined : limits);
+      }),
       subject('SharedResource.run', () => resource.run(task)),
     ]);
     figures(medians, 'ns');
@@ -158,6 +180,11 @@ if (globalThis.gc !== undefined) {
       'SharedResource.run',
       medians.get('SharedResource.run')! / medians.get('Semaphore.run')!,
       1.3,
+    );
+    const ratio = medians.get('Semaphore.run and the clock')! / medians.get('Semaphore.run')!;
+    note(
+      `A resource tells when it was last used. Reading the clock once is ${ratio.toFixed(2)} x ` +
+        'the baseline by itself.',
     );
   }
 }

@@ -4,7 +4,16 @@ import { once } from 'node:events';
 import { Agent, get } from 'node:http';
 import { connect, type Socket } from 'node:net';
 
-import { figures, heading, interleave, median, smoke, type Subject, verdict } from './harness.ts';
+import {
+  figures,
+  heading,
+  interleave,
+  median,
+  note,
+  smoke,
+  type Subject,
+  verdict,
+} from './harness.ts';
 
 /**
  * Servers run in processes of their own, the clients in this one: what is measured is the server,
@@ -133,6 +142,13 @@ for (const [pace, words, answers] of [
     const p50 = new Map([...all].map(([name, each]) => [name, median(each)]));
     figures(p50, 'ms');
     verdict('to a bare res.write', p50.get('sluice')! / p50.get('bare')!, 1.1);
+  }
+  if (pace === 'turns') {
+    note(
+      'Where the source is what is waited for, there is nothing to be gained by writing less often, ' +
+        'and what is left is the work for a stream before its first byte: a place in a queue, signals ' +
+        'for gate and source, time limits, the async context.',
+    );
   }
   for (const client of clients) client.close();
   for (const server of servers) server.stop();
