@@ -47,8 +47,8 @@ export class ReadError extends Error {
  * The events of a stream that `pipeToResponse` or `toResponse` sends in the format `events`, for
  * browsers and Node: `position`, `start`, `token`, and `done` as the last. A loop that ends by itself
  * has seen the whole answer; everything else is thrown: a refusal, an `error` event and an answer that
- * was cut off as a `ReadError`, an abort of the request as its own reason. Events of other names and
- * signs of life are left out.
+ * was cut off as a `ReadError`, an abort of the request as what the platform makes of it: the reason of
+ * the signal, or an `AbortError` in Chromium. Events of other names and signs of life are left out.
  *
  * Nothing is read before the first `next()`. Leaving the loop cancels the body, which ends the stream
  * on the server. Throws a TypeError for what is no response, or is being read already.
