@@ -36,6 +36,13 @@ describe('docs/errors.md', () => {
     );
   });
 
+  it('names every code that is anywhere in the sources', () => {
+    const page = read('docs/errors.md');
+    const codes = readSources().flatMap(({ code }) => code.match(/\bERR_[A-Z_]+/g) ?? []);
+    expect([...new Set(codes)].filter((code) => !page.includes(`\`${code}\``))).toEqual([]);
+    expect(codes).toEqual(expect.arrayContaining(['ERR_INVARIANT', 'ERR_STREAM_CUT']));
+  });
+
   it('tells the status that toHttpError answers with', () => {
     for (const [name, code, , , status] of documented) {
       const error = Object.assign(Object.create(errors.SluiceError.prototype) as Error, {
@@ -70,6 +77,21 @@ describe('docs/events.md', () => {
     const told = documented.get(name)!.map(([event, , payload]) => `${event}: ${payload}`);
     const plain = members.map(([, event, payload]) => `${event}: ${payload}`);
     expect(told).toEqual(plain.map((each) => each.replace('readonly ', '')));
+  });
+});
+
+describe('the pictures of the documentation', () => {
+  const pictures = readdirSync(join(root, 'docs/images'));
+  const texts = readdirSync(join(root, 'docs'), { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.md'))
+    .map((name) => read(`docs/${name}`));
+
+  it.each(pictures)('are shown, and tell in words what they show: %s', (picture) => {
+    expect(texts.filter((text) => text.includes(`(images/${picture})`))).toHaveLength(1);
+    const svg = read(`docs/images/${picture}`);
+    expect(svg).toMatch(/<title id="title">.+<\/title>\n {2}<desc id="desc">.+<\/desc>/);
+    // What is outside cannot be loaded where a page shows a picture.
+    expect(svg).not.toMatch(/href|url\(|@import|<script/);
   });
 });
 

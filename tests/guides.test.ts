@@ -1,127 +1,101 @@
-import { EventEmitter, once } from 'node:events';
-import { readFile } from 'node:fs/promises';
-import type { Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { execFile } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
-import type { Registry } from 'prom-client';
-import type { RateLimiter, SessionManager } from 'sluice';
-import { describe, expect, it, vi } from 'vitest';
+import { beforeAll, describe, expect, it } from 'vitest';
 
-import { runExamples } from './support/doc-examples.ts';
+import manifest from '../package.json' with { type: 'json' };
+import { blocksOf, findPages, moduleOf, readPage, runExamples } from './support/doc-examples.ts';
 
-describe('docs/session-manager.md', () => {
-  it('has examples that do what they say', async () => {
-    const model = {
-      begun: 0,
-      finish: Promise.withResolvers<void>(),
-      /** Says a word, and another one when told to or when its caller is gone. */
-      async *stream({ signal }: { signal: AbortSignal }): AsyncGenerator<string> {
-        model.begun++;
-        yield 'Because';
-        await new Promise<void>((resolve, reject) => {
-          void model.finish.promise.then(resolve);
-          signal.addEventListener('abort', () => reject(signal.reason as Error));
-        });
-        yield 'of physics.';
-      },
-    };
-    const log = vi.fn<(...parts: unknown[]) => void>();
-    const fakeProcess = Object.assign(new EventEmitter(), { env: { PORT: '0' } });
-    const { server, sessions, shutDown } = (await runExamples('docs/session-manager.md', {
-      callModel: Object.assign(async () => 'Because.', { stream: model.stream }),
-      bus: new EventEmitter(),
-      console: { log, error: log },
-      process: fakeProcess,
-    })) as unknown as {
-      server: Server;
-      sessions: SessionManager;
-      shutDown: () => Promise<void>;
-    };
-    expect(log).toHaveBeenCalledWith('closed');
+const root = fileURLToPath(new URL('..', import.meta.url));
+const tsc = join(root, 'node_modules/typescript/bin/tsc');
 
-    // The server of the last example: one reader stays, one goes, then the platform says stop.
-    if (!server.listening) await once(server, 'listening');
-    const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
-    const stays = await fetch(url, { headers: { 'X-Request-Id': 'stays' } });
-    const leaving = new AbortController();
-    await fetch(url, { signal: leaving.signal });
-    expect([model.begun, sessions.active]).toEqual([2, 2]);
-    leaving.abort();
-    await vi.waitFor(() => expect(sessions.active).toBe(1));
+const pages = findPages().map((page) => ({ page, blocks: blocksOf(readPage(page)) }));
+const inTypeScript = pages.filter(({ blocks }) => blocks.some(({ info }) => /^ts\b/.test(info)));
+const run = inTypeScript.filter(({ blocks }) => blocks.some(({ info }) => info === 'ts'));
 
-    fakeProcess.emit('SIGTERM');
-    await expect(sessions.run(() => {})).rejects.toMatchObject({ code: 'ERR_CLOSED' });
-    model.finish.resolve();
-    await expect(stays.text()).resolves.toBe(
-      'event: token\ndata: "Because"\n\nevent: token\ndata: "of physics."\n\nevent: done\ndata: {}\n\n',
+/** `ts` is checked and run, `ts no-run` is checked, and the others are no code of ours. */
+const FENCES = ['ts', 'ts no-run', 'sh', 'json', ''];
+
+/** What is checked and not run, how often on each page: what is for a browser. */
+const NOT_RUN: Readonly<Record<string, number>> = { 'docs/http.md': 1 };
+
+/** Whatever the compiler has to say of the examples, with the page and the line of each. */
+async function compile(): Promise<string[]> {
+  const folder = mkdtempSync(join(tmpdir(), 'sluice-docs-'));
+  try {
+    symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));
+    const files = await Promise.all(
+      inTypeScript.map(async ({ page }) => {
+        const file = `${page}.mts`;
+        mkdirSync(dirname(join(folder, file)), { recursive: true });
+        writeFileSync(join(folder, file), await moduleOf(page));
+        return file;
+      }),
     );
-    await shutDown();
-    expect(server.listening).toBe(false);
-    expect(sessions.stats()).toMatchObject({ active: 0, cancelled: 1, closed: true });
-  });
-});
-
-describe('docs/shared-resource.md', () => {
-  it('has examples that do what they say', async () => {
-    const unloaded: string[] = [];
-    await runExamples('docs/shared-resource.md', {
-      loadModel: async (name: string) => ({
-        name,
-        embed: () => [0.25, 0.5],
-        unload: () => unloaded.push(name),
-      }),
-      unloaded,
+    // An example shows things without using them, and is nobody's module.
+    const compilerOptions = {
+      noUnusedLocals: false,
+      noUnusedParameters: false,
+      noPropertyAccessFromIndexSignature: false,
+      rewriteRelativeImportExtensions: false,
+    };
+    const config = { extends: join(root, 'tsconfig.json'), compilerOptions, include: [], files };
+    writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify(config));
+    return await new Promise((resolve) => {
+      const args = [tsc, '-p', folder, '--pretty', 'false'];
+      execFile(process.execPath, args, { cwd: folder }, (error, out) => {
+        const all = out.split('\n').filter((line) => line !== '');
+        // What is wrong in a source is the business of `npm run typecheck`.
+        const ours = all.filter((line) => !/^[^(]+(?<!\.md\.m)ts\(/.test(line));
+        if (error !== null && all.length === 0) ours.push(error.message);
+        resolve(ours.map((line) => line.replace('.md.mts(', '.md(')));
+      });
     });
-    expect(unloaded).toEqual(['minilm', 'bge']);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+describe('the examples of the documentation', () => {
+  let complaints: readonly string[];
+
+  beforeAll(async () => {
+    complaints = await compile();
+  }, 60_000);
+
+  it('are all there', () => {
+    expect(run.map(({ page }) => page)).toEqual(
+      expect.arrayContaining(['README.md', 'docs/README.md', 'docs/semaphore.md']),
+    );
+  });
+
+  it('compile, with the strictness of the sources', () => {
+    expect(complaints).toEqual([]);
+  });
+
+  it.each(run)('do what they say: $page', async ({ page }) => {
+    await expect(runExamples(page)).resolves.toBeUndefined();
+  });
+
+  it.each(pages)('are fenced as what they are: $page', ({ page, blocks }) => {
+    const fences = blocks.map(({ info }) => info);
+    expect(fences.filter((info) => !FENCES.includes(info))).toEqual([]);
+    expect(fences.filter((info) => info === 'ts no-run')).toHaveLength(NOT_RUN[page] ?? 0);
   });
 });
 
-describe('docs/rate-limiter.md', () => {
-  it('has examples that do what they say', async () => {
-    const refuse = vi.fn<(retryAfterMs: number) => void>();
-    const usage = { usage: { total_tokens: 1500 } };
-    const answers = [
-      new Response(null, { status: 429, headers: { 'retry-after-ms': '1' } }),
-      new Response('Because.'),
-    ];
-    const { limiter } = (await runExamples('docs/rate-limiter.md', {
-      signal: new AbortController().signal,
-      refuse,
-      prompt: 'Why?',
-      estimate: (prompt: string) => prompt.length + 1000,
-      callModel: async () => usage,
-      callApi: async () => answers.shift(),
-      user: 'ann',
-      response: new Response(null, {
-        status: 429,
-        headers: { 'retry-after-ms': '1', 'x-ratelimit-remaining-tokens': '20000' },
-      }),
-    })) as unknown as { limiter: RateLimiter<'requests' | 'tokens'> };
-    expect(refuse).not.toHaveBeenCalled();
-    expect(answers).toEqual([]);
-    // 1500 of the guide's first call, what the upstream did not have, and one call of the last recipe.
-    expect(limiter.stats()).toMatchObject({ granted: 3, active: 0, waiting: 0 });
-    expect(limiter.available('tokens')).toBeLessThan(20_000);
-  });
-});
-
-describe('docs/recipes/prometheus.md', () => {
-  const read = (path: string): Promise<string> =>
-    readFile(new URL(`../${path}`, import.meta.url), 'utf8');
-
-  it('has examples that do what they say', async () => {
-    const { registry } = (await runExamples('docs/recipes/prometheus.md', {
-      callModel: async () => 'Because.',
-    })) as unknown as { registry: Registry };
-    const documented = await read('docs/recipes/prometheus.md');
-    for (const { name } of await registry.getMetricsAsJSON()) {
-      expect(documented).toContain(`\`${name}\``);
+describe('the commands of the documentation', () => {
+  it.each(pages)('are there: $page', ({ blocks }) => {
+    for (const { code } of blocks.filter(({ info }) => info === 'sh')) {
+      for (const [, script] of code.matchAll(/\bnpm run (?:--silent )?([\w:]+)/g)) {
+        expect(Object.keys(manifest.scripts)).toContain(script);
+      }
+      for (const [file] of code.matchAll(/\b(?:examples|bench|scripts|tests)\/[\w/.-]+\.ts\b/g)) {
+        expect(existsSync(join(root, file)), file).toBe(true);
+      }
     }
-  });
-
-  it('has the wiring of the example that it is from', async () => {
-    const [, wiring] = /^```ts\n([\s\S]*?)^```$/m.exec(await read('docs/recipes/prometheus.md'))!;
-    const source = await read('examples/document-service/metrics.ts');
-    expect(wiring).toBe(source.replace('export class', 'class'));
   });
 });
