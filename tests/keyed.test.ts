@@ -142,6 +142,17 @@ describe('Keyed', () => {
       expect(wrong.size).toBe(0);
     });
 
+    it.each([undefined, null, {}, { active: 0 }, { waiting: 0 }, { active: '0', waiting: 0 }])(
+      'refuses to keep %o, which does not tell whether it is in use',
+      (made) => {
+        const keyed = new Keyed(() => made as never, { maxKeys: 2 });
+        expect(() => keyed.get('a')).toThrow(
+          new TypeError('Expected `make` to return something with `active` and `waiting`.'),
+        );
+        expect(keyed.size).toBe(0);
+      },
+    );
+
     it('stays within its bound also when making one asks for others', () => {
       const keyed: Keyed<Instance> = new Keyed(
         (key) => {
@@ -234,6 +245,27 @@ describe('Keyed', () => {
       expect(keyed.has('b')).toBe(true);
       await clock.advance(501);
       expect(keyed.size).toBe(0);
+    });
+
+    it('forgets what has not been asked for, however many others come and go', async () => {
+      const { clock, keyed } = setUp(10, 1000);
+      keyed.get('a');
+      for (const key of ['b', 'c', 'd', 'e']) {
+        await clock.advance(500);
+        keyed.get(key);
+        keyed.delete(key);
+      }
+      expect(keyed.has('a')).toBe(false);
+      expect(clock.timers).toBe(0);
+    });
+
+    it.each([undefined, Infinity])('of %s looks at no clock and arms nothing', async (idleMs) => {
+      const { clock, keyed } = setUp(10, idleMs);
+      const now = vi.spyOn(clock, 'now');
+      keyed.get('a');
+      keyed.get('b');
+      expect(now).not.toHaveBeenCalled();
+      expect(clock.timers).toBe(0);
     });
 
     it('keeps what is asked for at the instant of the sweep, before it (H276)', async () => {
