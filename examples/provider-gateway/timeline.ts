@@ -13,7 +13,7 @@ const COLOURS: readonly [phase: SessionPhase, colour: string, meaning: string][]
   ['allocated', '#9fd0a0', 'has its place'],
   ['callStart', '#4f8fd6', 'with the provider'],
   ['callEnd', '#8f79c4', 'giving back'],
-  ['released', '#8f79c4', 'cleaning up'],
+  ['released', '#d48bb4', 'cleaning up'],
 ];
 
 type Html = ReturnType<typeof html>;
@@ -29,6 +29,7 @@ export function timelinePage(
     <html lang="en">
       <head>
         <meta charset="utf-8" />
+        <meta name="viewport" content="width=device-width" />
         <meta http-equiv="refresh" content="2" />
         <title>Attempts and their phases</title>
         ${raw(`<style>${STYLE}</style>`)}
@@ -78,7 +79,7 @@ function row(record: SessionRecord, longestMs: number): Html {
       <td>${model}</td>
       <td>${status} ${error?.code ?? ''}</td>
       <td>${Math.round(elapsedMs)}</td>
-      <td><div class="bar">${bars(record, longestMs)}</div></td>
+      <td class="wide"><div class="bar">${bars(record, longestMs)}</div></td>
     </tr>
   `;
 }
@@ -102,11 +103,20 @@ const STYLE = `
   th, td { text-align: left; padding: 0.15rem 0.6rem 0.15rem 0; white-space: nowrap; }
   .wide { width: 60%; }
   .bar { display: flex; height: 1rem; background: #f3f4f6; }
+  .bar i { min-width: 1px; }
+  .key, .provider { display: inline-block; }
   .key { margin-right: 1rem; }
   .key i { display: inline-block; width: 0.8rem; height: 0.8rem; margin-right: 0.3rem; }
   .provider { margin-right: 2rem; padding-left: 0.5rem; border-left: 0.3rem solid #4a9d5b; }
   .provider.open { border-color: #c2413a; }
   .provider.halfOpen { border-color: #e0a63a; }
   .failed, .timedOut { color: #b3352f; }
-  .cancelled { color: #777; }
+  .cancelled { color: #666; }
+  @media (width < 60rem) {
+    body { margin: 1rem; }
+    table, tbody { display: block; }
+    tr { display: flex; flex-wrap: wrap; padding-bottom: 0.5rem; }
+    .wide { width: 100%; }
+    th { display: none; }
+  }
 `;

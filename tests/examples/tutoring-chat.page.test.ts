@@ -2,17 +2,12 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import chromium from '@sparticuz/chromium';
-import {
-  chromium as playwright,
-  type Browser,
-  type BrowserContext,
-  type Page,
-} from 'playwright-core';
+import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest';
 
 import { startChatServer, type ChatServer } from '../../examples/tutoring-chat/server.ts';
 import { readSettings } from '../../examples/tutoring-chat/settings.ts';
+import { contrast, launchBrowser } from '../support/browser.ts';
 import { openTab, post, type Tab } from './chat-client.ts';
 import { type Held, ScriptedModel } from './scripted-model.ts';
 
@@ -20,11 +15,7 @@ let browser: Browser;
 const open: { close(): Promise<unknown> }[] = [];
 
 beforeAll(async () => {
-  browser = await playwright.launch({
-    executablePath: await chromium.executablePath(),
-    // With one process for everything the browser ends together with its first context.
-    args: chromium.args.filter((arg) => arg !== '--single-process'),
-  });
+  browser = await launchBrowser();
 }, 60_000);
 
 afterAll(() => browser.close());
@@ -342,32 +333,3 @@ describe('the page', () => {
     expect(await contrast(page, '#send')).toBeGreaterThanOrEqual(4.5);
   });
 });
-
-/** The contrast of an element's text with what is behind it, as WCAG 2 has it. */
-function contrast(page: Page, selector: string): Promise<number> {
-  return page
-    .locator(selector)
-    .first()
-    .evaluate((element) => {
-      const channels = (color: string): number[] => (color.match(/[\d.]+/g) ?? []).map(Number);
-      const luminance = ([r = 0, g = 0, b = 0]: number[]): number => {
-        const [red, green, blue] = [r, g, b].map((value) => {
-          const part = value / 255;
-          return part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
-        });
-        return 0.2126 * red! + 0.7152 * green! + 0.0722 * blue!;
-      };
-      const isOpaque = (color: number[]): boolean => color.length === 3 || color[3]! > 0;
-      let behind: Element | null = element;
-      let background: number[] = [];
-      while (behind !== null && background.length === 0) {
-        const color = channels(getComputedStyle(behind).backgroundColor);
-        if (isOpaque(color)) background = color;
-        behind = behind.parentElement;
-      }
-      const [lighter = 0, darker = 0] = [channels(getComputedStyle(element).color), background]
-        .map(luminance)
-        .toSorted((a, b) => b - a);
-      return (lighter + 0.05) / (darker + 0.05);
-    });
-}

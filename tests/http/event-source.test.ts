@@ -1,13 +1,12 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 
-import chromium from '@sparticuz/chromium';
 import { EventSource } from 'eventsource';
-import { chromium as playwright } from 'playwright-core';
 import { describe, expect, it } from 'vitest';
 
 import { encodeEvents, pipeToResponse, toResponse } from '../../src/http/index.ts';
 import { ManualClock } from '../../src/testing.ts';
 import { type Replay, TokenStreamer } from '../../src/token-streamer.ts';
+import { launchBrowser } from '../support/browser.ts';
 import { serve, type Served, until } from '../support/serve.ts';
 
 const COUNT = 12;
@@ -85,11 +84,7 @@ describe('a client that comes again with Last-Event-ID', () => {
 
   it('gets every token once and then 204, with the EventSource of Chromium (T-31)', async () => {
     await using served = await resumable('<!doctype html><title>x</title>');
-    const browser = await playwright.launch({
-      executablePath: await chromium.executablePath(),
-      args: chromium.args,
-      headless: true,
-    });
+    const browser = await launchBrowser();
     try {
       const page = await browser.newPage();
       await page.goto(served.url);

@@ -1,9 +1,7 @@
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 
-import chromium from '@sparticuz/chromium';
 import { build } from 'esbuild';
-import { chromium as playwright } from 'playwright-core';
 import { describe, expect, it } from 'vitest';
 
 import { AdmissionQueue } from '../../src/admission-queue.ts';
@@ -12,6 +10,7 @@ import { pipeToResponse, toHttpError } from '../../src/http/index.ts';
 import { ReadError, readEvents, type ReadEvent } from '../../src/http/read-events.ts';
 import { ManualClock, settle } from '../../src/testing.ts';
 import { type StreamReport, TokenStreamer } from '../../src/token-streamer.ts';
+import { launchBrowser } from '../support/browser.ts';
 import { serve, type Served, until } from '../support/serve.ts';
 import { catchUncaught } from '../support/uncaught.ts';
 
@@ -418,11 +417,7 @@ describe('readEvents()', () => {
         response.setHeader('content-type', 'text/html').end('<script src="/reader.js"></script>');
       }
     });
-    const browser = await playwright.launch({
-      executablePath: await chromium.executablePath(),
-      args: chromium.args,
-      headless: true,
-    });
+    const browser = await launchBrowser();
     try {
       const page = await browser.newPage();
       await page.goto(served.url);
