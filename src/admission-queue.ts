@@ -10,7 +10,7 @@ import {
   WaitTimeoutError,
 } from './errors.ts';
 import type { Gate, TaskContext } from './gate.ts';
-import { AbortWatch } from './internal/abort.ts';
+import { abortOf, AbortWatch } from './internal/abort.ts';
 import {
   abortSignal,
   callable,
@@ -592,10 +592,11 @@ export class AdmissionQueue
     const { signal } = entry.call;
     if (signal !== undefined) {
       this.#signals.add(signal, entry);
-      if (signal.aborted) {
+      const aborted = abortOf(signal);
+      if (aborted !== undefined) {
         this.#signals.remove(signal, entry);
         this.#refuse(entry.call, undefined);
-        throw signal.reason;
+        throw aborted.reason;
       }
     }
     this.#meter.accepted(now, entry.priority);
@@ -698,8 +699,9 @@ export class AdmissionQueue
   /** Calls the task, unless its caller has been answered: in line, or between the grant and now. */
   readonly #start = (entry: Entry): void => {
     const { signal } = entry.call;
-    if (signal?.aborted === true && entry.status === 'active') {
-      this.#interrupt(entry, 'cancelled', signal.reason);
+    const aborted = signal && abortOf(signal);
+    if (aborted !== undefined && entry.status === 'active') {
+      this.#interrupt(entry, 'cancelled', aborted.reason);
     }
     if (entry.status === 'active') {
       entry.perform(entry.task as (context: QueueContext) => unknown, new Context(entry));

@@ -7,6 +7,7 @@ import {
   WaitTimeoutError,
 } from './errors.ts';
 import type { Gate, TaskContext } from './gate.ts';
+import { abortOf } from './internal/abort.ts';
 import {
   abortSignal,
   callable,
@@ -38,6 +39,7 @@ import {
   turnOf,
 } from './internal/buckets.ts';
 import { deliver, Emitter, heard, post } from './internal/emitter.ts';
+import { uninterrupted } from './internal/execution.ts';
 import { type Call, Lobby, type Subject, Waiter } from './internal/lobby.ts';
 import { optionNames } from './internal/options.ts';
 import { MAX_PRIORITIES } from './internal/priority-line.ts';
@@ -269,6 +271,9 @@ type AnyLimiter = RateLimiter<string>;
 /** Puts a lease right; only a lease may. */
 let settle: (limiter: AnyLimiter, lease: GrantedLease, actual: Demand) => void;
 
+/** Tells a limiter that a task is over. */
+let over: (limiter: AnyLimiter) => void;
+
 class GrantedLease implements Lease<string> {
   readonly id: number;
   readonly demand: Demand;
@@ -428,6 +433,7 @@ export class RateLimiter<Name extends string = never>
 
   static {
     settle = (limiter, lease, actual) => limiter.#settle(lease, actual);
+    over = (limiter) => limiter.#over();
   }
 
   /** Throws a `TypeError` or a `RangeError` that names a bad option. */
@@ -834,10 +840,11 @@ export class RateLimiter<Name extends string = never>
     if (signal !== undefined) {
       lobby.signals.add(signal, waiter);
       // A signal may abort while it is being subscribed to; nobody has been told of that.
-      if (signal.aborted) {
+      const aborted = abortOf(signal);
+      if (aborted !== undefined) {
         lobby.signals.remove(signal, waiter);
         this.#refuse(id, demand, undefined);
-        throw signal.reason;
+        throw aborted.reason;
       }
     }
     lobby.join(waiter);
@@ -994,19 +1001,14 @@ export class RateLimiter<Name extends string = never>
   ): Promise<T> {
     const { signal } = call;
     const contextOf = (run?: HeldRun): RateLimiterContext<Name> => new Context(lease, run);
-    if (signal?.aborted === true) {
+    const aborted = signal && abortOf(signal);
+    if (aborted !== undefined) {
       lease.cancel();
       this.#over();
-      return Promise.reject(signal.reason);
+      return Promise.reject(aborted.reason);
     }
     if (signal !== undefined) return this.#enter().runs.perform(task, contextOf, lease, call);
-    // Nothing can interrupt this task: the same with less.
-    try {
-      return Promise.resolve(task(contextOf())).finally(() => this.#over());
-    } catch (error) {
-      this.#over();
-      return Promise.reject(error);
-    }
+    return uninterrupted(task, contextOf(), over, this as unknown as AnyLimiter);
   }
 
   /** A task has settled. */

@@ -1,7 +1,7 @@
 import type { Clock } from './clock.ts';
 import { ClosedError, ExceedsCapacityError, QueueFullError, WaitTimeoutError } from './errors.ts';
 import type { Gate, TaskContext } from './gate.ts';
-import { AbortWatch } from './internal/abort.ts';
+import { abortOf, AbortWatch } from './internal/abort.ts';
 import {
   abortSignal,
   callable,
@@ -16,6 +16,7 @@ import {
 import { Awaiters } from './internal/awaiters.ts';
 import { type Deadline, Deadlines } from './internal/deadlines.ts';
 import { deliver, Emitter, heard, post } from './internal/emitter.ts';
+import { uninterrupted } from './internal/execution.ts';
 import { Line, type Slotted } from './internal/line.ts';
 import { optionNames } from './internal/options.ts';
 import { Run, type RunLimits, Runs } from './internal/runs.ts';
@@ -218,6 +219,10 @@ class HeldPermit implements Permit {
   }
 }
 
+function release(permit: HeldPermit): void {
+  permit.release();
+}
+
 class Context implements SemaphoreContext {
   readonly permit: Permit;
   readonly #run: HeldRun | undefined;
@@ -323,12 +328,8 @@ export class Semaphore
     this.#time = new Time(clock);
     this.#deadlines = new Deadlines(this.#time, (due, now) => this.#expired(due, now));
     this.#holds = new Deadlines(this.#time, (due) => this.#heldTooLong(due), true);
-    this.#runs = new Runs(
-      this.#time,
-      this.#signals,
-      this.#deadlines,
-      (permit) => permit.release(),
-      (permit, ranMs) => this.#outran(permit, ranMs),
+    this.#runs = new Runs(this.#time, this.#signals, this.#deadlines, release, (permit, ranMs) =>
+      this.#outran(permit, ranMs),
     );
   }
 
@@ -554,10 +555,11 @@ export class Semaphore
     if (signal !== undefined) {
       this.#signals.add(signal, waiter);
       // A signal may abort while it is being subscribed to; nobody has been told of that.
-      if (signal.aborted) {
+      const aborted = abortOf(signal);
+      if (aborted !== undefined) {
         this.#signals.remove(signal, waiter);
         this.#refuse(weight, undefined);
-        throw signal.reason;
+        throw aborted.reason;
       }
     }
     this.#line.push(waiter);
@@ -699,31 +701,15 @@ export class Semaphore
     call: Call,
   ): Promise<T> {
     const { signal, runTimeoutMs } = call;
-    if (signal?.aborted === true) {
+    const aborted = signal && abortOf(signal);
+    if (aborted !== undefined) {
       permit.release();
-      return Promise.reject(signal.reason);
+      return Promise.reject(aborted.reason);
     }
     if (signal !== undefined || runTimeoutMs < Infinity) {
       return this.#runs.perform(task, (run) => new Context(permit, run), permit, call);
     }
-    // Nothing can interrupt this task: the same with less.
-    try {
-      // The platform's own `then`: one that a promise brings along may do anything.
-      return Promise.prototype.then.call(
-        Promise.resolve(task(new Context(permit, undefined))),
-        (value: T) => {
-          permit.release();
-          return value;
-        },
-        (error: unknown) => {
-          permit.release();
-          throw error;
-        },
-      ) as Promise<T>;
-    } catch (error) {
-      permit.release();
-      return Promise.reject(error);
-    }
+    return uninterrupted(task, new Context(permit, undefined), release, permit);
   }
 
   #isIdle(): boolean {

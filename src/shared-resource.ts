@@ -1,7 +1,7 @@
 import type { Clock } from './clock.ts';
 import { ClosedError, WaitTimeoutError } from './errors.ts';
 import type { Gate, TaskContext } from './gate.ts';
-import { AbortWatch } from './internal/abort.ts';
+import { abortOf, AbortWatch } from './internal/abort.ts';
 import {
   abortSignal,
   callable,
@@ -13,6 +13,7 @@ import {
 import { captureContext } from './internal/context.ts';
 import { type Deadline, Deadlines } from './internal/deadlines.ts';
 import { deliver, Emitter, heard, post } from './internal/emitter.ts';
+import { uninterrupted } from './internal/execution.ts';
 import { Line, type Slotted } from './internal/line.ts';
 import { type FallbackContext, type Instance, type Load, Loader } from './internal/loader.ts';
 import { optionNames } from './internal/options.ts';
@@ -238,6 +239,10 @@ class Handle<T> implements ResourceHandle<T> {
   }
 }
 
+function release(handle: { release(): boolean }): void {
+  handle.release();
+}
+
 class Context<T> implements ResourceContext<T> {
   readonly resource: T;
   readonly #run: Run<Handle<T>> | undefined;
@@ -383,12 +388,8 @@ export class SharedResource<T>
         deliver: () => deliver(this),
       },
     );
-    this.#runs = new Runs(
-      this.#time,
-      this.#signals,
-      this.#deadlines,
-      (handle) => handle.release(),
-      (handle, ranMs) => this.#outran(handle, ranMs),
+    this.#runs = new Runs(this.#time, this.#signals, this.#deadlines, release, (handle, ranMs) =>
+      this.#outran(handle, ranMs),
     );
   }
 
@@ -686,30 +687,16 @@ export class SharedResource<T>
     call: Call,
   ): Promise<R> {
     const { signal, runTimeoutMs } = call;
-    if (signal?.aborted === true) {
+    const aborted = signal && abortOf(signal);
+    if (aborted !== undefined) {
       handle.release();
-      return Promise.reject(signal.reason);
+      return Promise.reject(aborted.reason);
     }
     const { value } = handle.instance;
     if (signal !== undefined || runTimeoutMs < Infinity) {
       return this.#runs.perform(use, (run) => new Context(value, run), handle, call);
     }
-    // Nothing can interrupt this use: the same with less.
-    try {
-      return Promise.resolve(use(new Context(value, undefined))).then(
-        (result) => {
-          handle.release();
-          return result;
-        },
-        (error: unknown) => {
-          handle.release();
-          throw error;
-        },
-      );
-    } catch (error) {
-      handle.release();
-      return Promise.reject(error);
-    }
+    return uninterrupted(use, new Context(value, undefined), release, handle);
   }
 
   #unlessClosed(act: () => Promise<void>): Promise<void> {

@@ -1,3 +1,15 @@
+/**
+ * What a signal was aborted with, if it was; of one that cannot be looked at, what it throws. For
+ * where somebody holds a place already, which must not be lost.
+ */
+export function abortOf(signal: AbortSignal): { readonly reason: unknown } | undefined {
+  try {
+    return signal.aborted ? { reason: signal.reason } : undefined;
+  } catch (error) {
+    return { reason: error };
+  }
+}
+
 interface Watched<T> {
   readonly subjects: Set<T>;
   readonly listener: () => void;
@@ -27,7 +39,7 @@ export class AbortWatch<T> {
   /**
    * Starts to watch. A signal that is aborted already never calls back: look before. `aborted` is
    * never called from within: a signal that aborts meanwhile, as a hostile one may, is reported in a
-   * microtask.
+   * microtask. Where the signal throws, nothing is watched.
    */
   add(signal: AbortSignal, subject: T): void {
     const known = this.#watched.get(signal);
@@ -45,7 +57,12 @@ export class AbortWatch<T> {
     // Where this throws nothing is kept; where it calls the listener, nothing is there yet.
     signal.addEventListener('abort', listener);
     this.#watched.set(signal, watched);
-    if (signal.aborted) queueMicrotask(listener);
+    try {
+      if (signal.aborted) queueMicrotask(listener);
+    } catch (error) {
+      this.#forget(signal, watched);
+      throw error;
+    }
   }
 
   /** Stops to watch for `subject`; does nothing where it is not watched. */

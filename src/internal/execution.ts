@@ -1,4 +1,33 @@
 /**
+ * Calls a task that nothing can interrupt: the same as an `Execution`, with less. What it holds is
+ * given to `over` when it has settled, before the caller is answered.
+ */
+export function uninterrupted<T, Context, Hold>(
+  task: (context: Context) => T | PromiseLike<T>,
+  context: Context,
+  over: (hold: Hold) => void,
+  hold: Hold,
+): Promise<T> {
+  try {
+    // The platform's own `then`: one that a promise brings along may do anything.
+    return Promise.prototype.then.call(
+      Promise.resolve(task(context)),
+      (value: T) => {
+        over(hold);
+        return value;
+      },
+      (error: unknown) => {
+        over(hold);
+        throw error;
+      },
+    ) as Promise<T>;
+  } catch (error) {
+    over(hold);
+    return Promise.reject(error);
+  }
+}
+
+/**
  * One call of a user's task, from its start to its settlement.
  *
  * The place that it holds is given back in `settled`, which is called exactly once: when the task
