@@ -67,10 +67,10 @@ figures(bursts, 'ms');
 const [ours, ...peers] = [...bursts.values()];
 verdict('Semaphore.run, to the fastest peer', ours! / Math.min(...peers), 0.6);
 note(
-  'About half of the time goes into collecting the garbage of those that wait: a promise for the turn and one for ' +
-    'the answer, which is what it takes to call a task in the async context of its caller (the peers ' +
-    'call it in that of whoever finished before). The rest of the distance is two readings of the ' +
-    'clock for each that waits, and a permit for each task.',
+  'About half of the time goes into collecting the garbage of those that wait: a promise for the turn and ' +
+    'one for the answer, which is what it takes to call a task in the async context of its caller (fastq ' +
+    'does not). The rest of the distance is two readings of the clock for each that waits, and a ' +
+    'permit for each task.',
 );
 
 /** What a permit is at least: something of its own for each, so that none can be given back twice. */
