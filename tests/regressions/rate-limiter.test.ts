@@ -265,7 +265,7 @@ describe('lines', () => {
     expect(limiter.tryAcquire(5)).toBeDefined();
   });
 
-  it('effect 4.1: a waiter that is interrupted keeps what it has reserved', async () => {
+  it('effect 4.1: a waiter that is interrupted keeps what it has reserved (H075)', async () => {
     const clock = new ManualClock();
     const limiter = new RateLimiter({ limit: 1, intervalMs: 2000, clock });
     limiter.tryAcquire();

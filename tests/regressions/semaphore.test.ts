@@ -122,7 +122,7 @@ describe('the order', () => {
 });
 
 describe('leaving the line', () => {
-  it('golang/go#37852, embassy-rs/embassy#6964: when the first in line leaves, those who fit now are not woken', async () => {
+  it('golang/go#37852, embassy-rs/embassy#6964: when the first in line leaves, those who fit now are not woken (H053)', async () => {
     const clock = new ManualClock();
     for (const how of ['abort', 'timeout'] as const) {
       const semaphore = new Semaphore({ capacity: 2, clock });
@@ -196,7 +196,7 @@ describe('leaving the line', () => {
     expect(semaphore.available).toBe(1);
   });
 
-  it('Effect-TS/effect#6638: of a heavy one who leaves a part of the permits is lost', async () => {
+  it('Effect-TS/effect#6638: of a heavy one who leaves a part of the permits is lost (H075)', async () => {
     const semaphore = new Semaphore(4);
     const held = [1, 1, 1].map(() => semaphore.tryAcquire()!);
     const controller = new AbortController();

@@ -148,7 +148,7 @@ const cases = Object.entries(pivots).flatMap(([name, pivot]) =>
 
 describe('AdmissionQueue', () => {
   it.each(cases)(
-    'keeps its limit and its order with $other at every microtask around $name',
+    'keeps its limit and its order with $other at every microtask around $name (H056, H083)',
     async ({ pivot, action }) => {
       for (const placing of PLACINGS) {
         const scene = new Scene();

@@ -165,7 +165,7 @@ const cases = Object.entries(pivots).flatMap(([name, pivot]) =>
 
 describe('Semaphore', () => {
   it.each(cases)(
-    'keeps its ledger and its order with $other at every microtask around $name',
+    'keeps its ledger and its order with $other at every microtask around $name (H056, H083)',
     async ({ pivot, action }) => {
       for (const placing of PLACINGS) {
         const scene = new Scene();
