@@ -35,19 +35,15 @@ const PRIMITIVES_OF = {
   source: ['token-streamer', 'token-sources'],
   'stream-handle': ['token-streamer'],
   tally: ['semaphore'],
-  'token-bucket': ['rate-limiter'],
   window: ['admission-queue'],
 };
 
 function testsOf(file) {
   const path = file.replace(/^src\//, '').replace(/\.ts(:.*)?$/, '');
   if (path.startsWith('http/')) return ['tests/http/*.test.ts'];
-  const primitives = path.startsWith('internal/') ? PRIMITIVES_OF[path.slice(9)] : [path];
-  const globs = (primitives ?? []).flatMap((name) => [
-    `tests/${name}{,.*}.test.ts`,
-    `tests/regressions/${name}.test.ts`,
-  ]);
-  return [`tests/${path}{,.*}.test.ts`, ...globs];
+  const own = [`tests/${path}{,.*}.test.ts`, `tests/regressions/${path}.test.ts`];
+  const primitives = path.startsWith('internal/') ? PRIMITIVES_OF[path.slice(9)] : undefined;
+  return [...own, ...(primitives ?? []).map((name) => `tests/${name}.test.ts`)];
 }
 
 const at = process.argv.findIndex((word) => word === '-m' || word === '--mutate');
