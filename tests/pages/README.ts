@@ -23,7 +23,7 @@ export const model = {
   },
 };
 
-export default {
+export const page = {
   async open() {
     // The API of the first example: it tells what it was asked.
     api = await serve((request, response) => {

@@ -10,7 +10,7 @@ import * as readEvents from 'sluice/read-events';
 import * as testing from 'sluice/testing';
 import { expect } from 'vitest';
 
-/** A name without which a module of the library has been loaded twice. */
+/** What an import by a name that is computed would load once more, as other classes. */
 const OURS: Readonly<Record<string, object>> = {
   sluice,
   'sluice/http': http,
@@ -30,8 +30,8 @@ export interface Block {
 }
 
 /**
- * What `tests/pages/<page>.ts` may export by default. Everything else that it exports is there for the
- * examples of that page, which need not say what it is.
+ * What `tests/pages/<page>.ts` may export as `page`. Everything else that it exports is in the scope of
+ * the examples of that page, which need not say what it is.
  */
 export interface Page {
   /** Makes ready what the examples need. */
@@ -74,15 +74,16 @@ function pathOf(specifier: string, page: string): string {
   return specifier.startsWith('.') ? join(root, dirname(page), specifier) : specifier;
 }
 
+const scopes = readdirSync(join(root, 'tests/pages'), { recursive: true, encoding: 'utf8' }).map(
+  (name) => join(root, 'tests/pages', name),
+);
+
 /** What `tests/pages` has for a page: its names are in the scope of all its examples. */
 async function scopeOf(page: string): Promise<{ path: string; scope: Record<string, unknown> }> {
   const path = join(root, 'tests/pages', page.replace(/\.md$/, '.ts'));
-  const module: unknown = pages.includes(path) ? await import(/* @vite-ignore */ path) : {};
+  const module: unknown = scopes.includes(path) ? await import(/* @vite-ignore */ path) : {};
   return { path, scope: module as Record<string, unknown> };
 }
-const pages = readdirSync(join(root, 'tests/pages'), { recursive: true, encoding: 'utf8' }).map(
-  (name) => join(root, 'tests/pages', name),
-);
 
 /**
  * The examples of a page as one module for the compiler, in which each sees what those before it have
@@ -118,7 +119,7 @@ export async function moduleOf(page: string): Promise<string> {
     open++;
   }
   const { path, scope } = await scopeOf(page);
-  const given = Object.keys(scope).filter((name) => name !== 'default' && !imports.has(name));
+  const given = Object.keys(scope).filter((name) => name !== 'page' && !imports.has(name));
   if (given.length > 0) {
     imports.set('', `import { ${given.join(', ')} } from ${JSON.stringify(path)};`);
   }
@@ -162,7 +163,7 @@ function withExpectations(code: string): string {
 export async function runExamples(page: string): Promise<void> {
   const examples = blocksOf(readPage(page)).filter(({ info }) => info === 'ts');
   const module = (await scopeOf(page)).scope;
-  const { open, check, close } = (module['default'] ?? {}) as Page;
+  const { open, check, close } = (module['page'] ?? {}) as Page;
   const declared = new Set<string>();
   const body = examples.map(({ code, line }) => {
     const bare = code.replace(/^export (?!type \{|\{)/gm, '');
@@ -184,9 +185,8 @@ export async function runExamples(page: string): Promise<void> {
   })();`;
   try {
     await open?.();
-    const { default: _, ...scope } = module;
     const given = {
-      ...scope,
+      ...module,
       expect,
       loadModule: async (from: string): Promise<object> =>
         OURS[from] ?? ((await import(/* @vite-ignore */ from)) as object),

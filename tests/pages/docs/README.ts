@@ -14,7 +14,7 @@ export const tracer = {
   },
 };
 
-export default {
+export const page = {
   check({ answer }) {
     expect(answer).toBe('Why is the sky blue? Because.');
     expect(spans).toEqual(['gate']);

@@ -7,7 +7,7 @@ export const console = { log };
 export const callModel = async (_question: string, _options: object): Promise<string> => 'Because.';
 export const renderReport = async (id: string): Promise<string> => `${id}, rendered`;
 
-export default {
+export const page = {
   check() {
     expect(log.mock.calls).toEqual([['You are number 0.']]);
   },

@@ -4,6 +4,6 @@ import type { Page } from '../../support/doc-examples.ts';
 
 export const waitHistogram = { record: vi.fn<(ms: number) => void>() };
 
-export default {
+export const page = {
   check: () => expect(waitHistogram.record).toHaveBeenCalledExactlyOnceWith(0),
 } satisfies Page;

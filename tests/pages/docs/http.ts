@@ -8,7 +8,7 @@ export const showPlace = (_place: { position: number }): void => {};
 export const append = (_text: string): void => {};
 export const showFailure = (_failure: { code: string; message: string }): void => {};
 
-export default {
+export const page = {
   check(declared) {
     const { queue, gpu } = declared as { queue: AdmissionQueue; gpu: Semaphore };
     expect([queue.active, gpu.active]).toEqual([0, 0]);

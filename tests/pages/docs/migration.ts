@@ -8,6 +8,6 @@ export const { signal: caller } = new AbortController();
 export const callModel = async (question: string, _options?: object): Promise<string> =>
   `${question} Because.`;
 
-export default {
+export const page = {
   check: () => expect(log.mock.calls).toEqual([['idle'], ['idle']]),
 } satisfies Page;

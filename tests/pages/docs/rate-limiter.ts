@@ -31,7 +31,7 @@ export const response = new Response(null, {
   headers: { 'retry-after-ms': '1', 'x-ratelimit-remaining-tokens': '20000' },
 });
 
-export default {
+export const page = {
   check(declared) {
     const limiter = declared['limiter'] as RateLimiter<'requests' | 'tokens'>;
     expect(refuse).not.toHaveBeenCalled();

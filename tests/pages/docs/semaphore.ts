@@ -6,7 +6,7 @@ import type { Page } from '../../support/doc-examples.ts';
 const inferred: string[] = [];
 export const infer = async (name: string): Promise<void> => void inferred.push(name);
 
-export default {
+export const page = {
   check({ gpu }) {
     expect(inferred).toEqual(['one', 'two']);
     expect((gpu as Semaphore).active).toBe(0);

@@ -34,7 +34,7 @@ const log = vi.fn<(...parts: unknown[]) => void>();
 export const console = { log, error: log };
 export const process = Object.assign(new EventEmitter(), { env: { PORT: '0' } });
 
-export default {
+export const page = {
   /** The server of the last example: one reader stays, one goes, then the platform says stop. */
   async check(declared) {
     const { server, sessions, shutDown } = declared as unknown as {

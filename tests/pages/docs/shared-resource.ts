@@ -18,6 +18,6 @@ export async function loadModel(name: string, _options: { signal: AbortSignal })
   };
 }
 
-export default {
+export const page = {
   check: () => expect(unloaded).toEqual(['minilm', 'bge']),
 } satisfies Page;

@@ -3,7 +3,7 @@ import { expect } from 'vitest';
 
 import type { Page } from '../../support/doc-examples.ts';
 
-export default {
+export const page = {
   check(declared) {
     const { queue, streamer } = declared as { queue: AdmissionQueue; streamer: TokenStreamer };
     expect(queue.active).toBe(0);

@@ -11,7 +11,7 @@ import type { Page } from '../../../support/doc-examples.ts';
 
 let model: ModelServer;
 
-export default {
+export const page = {
   async open() {
     const quick = { prefillMsPerToken: 0, decodeMsPerToken: 0, corpus: FABLES };
     model = await startModelServer({ port: 0, ...quick });

@@ -6,7 +6,7 @@ import type { Page } from '../../../support/doc-examples.ts';
 
 let model: ModelServer;
 
-export default {
+export const page = {
   async open() {
     model = await startModelServer({
       port: 0,

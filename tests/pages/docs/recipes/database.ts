@@ -35,7 +35,7 @@ export const pool = {
 };
 export const console = { warn: (text: string) => asked.push(text) };
 
-export default {
+export const page = {
   check() {
     expect([active, out]).toEqual([0, 0]);
     // Of five reports.

@@ -10,7 +10,7 @@ const [worker] = blocksOf(readPage('docs/recipes/gpu-worker.md'));
 const code = encodeURIComponent(stripTypeScriptTypes(worker!.code));
 export const workerFile = new URL(`data:text/javascript,${code}`);
 
-export default {
+export const page = {
   check(declared) {
     const { gpu, queue } = declared as { gpu: SharedResource<object>; queue: AdmissionQueue };
     expect(gpu.stats()).toMatchObject({ active: 0, loaded: false, closed: true });

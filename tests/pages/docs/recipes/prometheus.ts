@@ -11,7 +11,7 @@ export const response = {
   end: vi.fn<(body: string) => void>(),
 };
 
-export default {
+export const page = {
   async check({ registry }) {
     const documented = readPage('docs/recipes/prometheus.md');
     for (const { name } of await (registry as Registry).getMetricsAsJSON()) {

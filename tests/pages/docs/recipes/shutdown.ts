@@ -17,7 +17,7 @@ export const callModel = {
 };
 export const process = new EventEmitter();
 
-export default {
+export const page = {
   async check(declared) {
     const { server, queue, shutDown } = declared as {
       server: Server;

@@ -9,7 +9,7 @@ let model: ModelServer;
 const written: string[] = [];
 export const process = { stdout: { write: (text: string) => written.push(text) } };
 
-export default {
+export const page = {
   async open() {
     model = await startModelServer({ port: 0, decodeMsPerToken: 0, corpus: FABLES });
     vi.stubEnv('OPENAI_BASE_URL', `${model.url}/v1`);

@@ -19,7 +19,7 @@ export const [fast, slow] = (['fast', 'slow'] as const).map(
     ),
 ) as [Provider, Provider];
 
-export default {
+export const page = {
   async check(declared) {
     const provider = declared['provider'] as Gate;
     expect(await provider.run(() => 'called')).toBe('called');

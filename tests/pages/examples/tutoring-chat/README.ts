@@ -4,7 +4,7 @@ import type { Page } from '../../../support/doc-examples.ts';
 
 export let model: ModelServer;
 
-export default {
+export const page = {
   async open() {
     model = await startModelServer({ port: 0, corpus: FABLES });
   },
