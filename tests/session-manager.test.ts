@@ -1012,7 +1012,7 @@ describe('SessionManager', () => {
   });
 
   describe('as a gate', () => {
-    it('hands its signal on to the gates inside', async () => {
+    it('hands its signal on to the gates inside (H292)', async () => {
       const { clock, sessions } = manager({ timeoutMs: 100 });
       const semaphore = new Semaphore({ capacity: 1, clock });
       const gate = compose(sessions, semaphore);
