@@ -239,7 +239,7 @@ class Context implements QueueContext {
  * @example
  * ```ts
  * const queue = new AdmissionQueue({ concurrency: 5 });
- * const answer = await queue.run(({ signal }) => callModel(question, { signal }), {
+ * const answer = await queue.run(({ signal }) => callModel(prompt, { signal }), {
  *   priority: 2,
  *   onTicket: (ticket) => console.log(`You are number ${ticket.position}.`),
  * });

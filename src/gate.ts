@@ -55,7 +55,7 @@ export type ComposedGate<Gates extends readonly AnyGate[]> = Gate<
  * @example
  * ```ts
  * const gate = compose(queue, limiter);
- * await gate.run(({ signal, ticket, lease }) => callModel({ signal }), { priority: 1, cost: 3 });
+ * await gate.run(({ signal, lease }) => callModel(prompt, { signal }), { priority: 1, cost: 3 });
  * ```
  */
 export function compose<const Gates extends readonly [AnyGate, ...AnyGate[]]>(

@@ -219,7 +219,9 @@ const NO_OPTIONS: SessionOptions = {};
  * @example
  * ```ts
  * const sessions = new SessionManager({ timeoutFor: ({ model }) => (model === 'large' ? 120_000 : 30_000) });
- * const { result, session } = await sessions.execute(({ signal }) => callModel({ signal }), { model });
+ * const { result, session } = await sessions.execute(({ signal }) => callModel(prompt, { signal }), {
+ *   model: 'large',
+ * });
  * log({ ...session });
  * ```
  *

@@ -175,7 +175,7 @@ const OWN_STREAM_OPTIONS = ['gate', 'signal'];
  * @example
  * ```ts
  * const streamer = new TokenStreamer({ firstTokenTimeoutMs: 30_000 });
- * const stream = streamer.stream(({ signal }) => answer(question, { signal }), { gate: queue });
+ * const stream = streamer.stream(({ signal }) => callModel.stream(prompt, { signal }), { gate: queue });
  * for await (const event of stream) show(event);
  * ```
  *

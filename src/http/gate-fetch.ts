@@ -53,6 +53,8 @@ const OPTIONS = new Set(['fetch', 'options', 'limiter', 'stallMs', 'teardownGrac
  *
  * @example
  * ```ts
+ * import OpenAI from 'openai';
+ *
  * const client = new OpenAI({ fetch: gateFetch(queue, { options: { priority: 2 } }) });
  * ```
  */

@@ -42,18 +42,24 @@ export interface Page {
   readonly close?: () => unknown;
 }
 
-/** All Markdown files that tell how to use the project, from its root. */
+/** All that tells how to use the project, from its root: Markdown, and the comments of the sources. */
 export function findPages(): string[] {
-  const inside = ['docs', 'examples', 'bench'].flatMap((folder) =>
+  const inside = ['docs', 'examples', 'bench', 'src'].flatMap((folder) =>
     readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map(
       (name) => `${folder}/${name}`,
     ),
   );
-  return [...readdirSync(root), ...inside].filter((name) => name.endsWith('.md')).toSorted();
+  return [...readdirSync(root), ...inside]
+    .filter((name) => name.endsWith('.md') || (name.startsWith('src/') && name.endsWith('.ts')))
+    .toSorted();
 }
 
+/** The text of a page. Of a source, what its comments say, on the lines on which they say it. */
 export function readPage(page: string): string {
-  return readFileSync(join(root, page), 'utf8');
+  const text = readFileSync(join(root, page), 'utf8');
+  if (page.endsWith('.md')) return text;
+  const lines = text.split('\n').map((line) => /^ *\* ?(?!\/)(.*)$/.exec(line)?.[1] ?? '');
+  return lines.join('\n');
 }
 
 export function blocksOf(markdown: string): Block[] {
@@ -80,7 +86,8 @@ const scopes = readdirSync(join(root, 'tests/pages'), { recursive: true, encodin
 
 /** What `tests/pages` has for a page: its names are in the scope of all its examples. */
 async function scopeOf(page: string): Promise<{ path: string; scope: Record<string, unknown> }> {
-  const path = join(root, 'tests/pages', page.replace(/\.md$/, '.ts'));
+  const own = page.startsWith('src/') ? 'src.ts' : page.replace(/\.md$/, '.ts');
+  const path = join(root, 'tests/pages', own);
   const module: unknown = scopes.includes(path) ? await import(/* @vite-ignore */ path) : {};
   return { path, scope: module as Record<string, unknown> };
 }
