@@ -5,6 +5,7 @@ import {
   countsOf,
   demandOf,
   each,
+  exceeded,
   LinkedBucket,
   takeAll,
   turnOf,
@@ -63,6 +64,16 @@ describe('costOf()', () => {
   it('is the demand by name, or the number', () => {
     expect(costOf(bucketsOf('a', 'b'), [0, 2])).toEqual({ a: 0, b: 2 });
     expect(costOf(bucketsOf('a', 'b'), 2)).toBe(2);
+  });
+});
+
+describe('exceeded()', () => {
+  it('is the first bucket of which more is wanted than it can hold, wherever it is', () => {
+    const first = bucketsOf('a', 'b', 'c');
+    const [, b, c] = each(first);
+    expect(exceeded(first, [10, 10, 10])).toBeUndefined();
+    expect(exceeded(first, [10, 10, 11])).toEqual({ wanted: 11, bucket: c });
+    expect(exceeded(first, [10, 12, 11])).toEqual({ wanted: 12, bucket: b });
   });
 });
 
