@@ -6,6 +6,7 @@ import * as errors from 'sluice';
 import { toHttpError } from 'sluice/http';
 import { describe, expect, it } from 'vitest';
 
+import { findPages } from './support/doc-examples.ts';
 import { readSources } from './support/sources.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -95,19 +96,31 @@ describe('the pictures of the documentation', () => {
   });
 });
 
+/** The anchors that a page has: its headings as GitHub makes them. */
+function anchorsOf(markdown: string): string[] {
+  const text = markdown.replace(/^```[\s\S]*?^```$/gm, '');
+  return [...text.matchAll(/^#+ (.+)$/gm)].map(([, heading]) =>
+    heading!
+      .toLowerCase()
+      .replaceAll(/[^\p{L}\p{N}\s_-]/gu, '')
+      .replaceAll(' ', '-'),
+  );
+}
+
 describe('links in the documentation', () => {
-  const files = [
-    ...readdirSync(root).filter((name) => name.endsWith('.md')),
-    ...readdirSync(join(root, 'docs'), { recursive: true, encoding: 'utf8' })
-      .filter((name) => name.endsWith('.md'))
-      .map((name) => `docs/${name}`),
-  ];
+  const files = findPages().filter((name) => name.endsWith('.md'));
 
   it.each(files)('lead somewhere, in %s', (file) => {
-    const targets = [...read(file).matchAll(/\]\(([^)\s]+)\)/g)].map(([, target]) => target!);
+    const text = read(file);
+    const targets = [...text.matchAll(/\]\(([^)\s]+)\)/g)].map(([, target]) => target!);
     const missing = targets
-      .filter((target) => !/^(?:https?:|#)/.test(target))
-      .filter((target) => !existsSync(join(root, dirname(file), target.replace(/#.*$/, ''))));
+      .filter((target) => !/^https?:/.test(target))
+      .filter((target) => {
+        const [path, anchor] = target.split('#') as [string, string?];
+        const place = path === '' ? file : join(dirname(file), path);
+        if (!existsSync(join(root, place))) return true;
+        return anchor !== undefined && !anchorsOf(read(place)).includes(anchor);
+      });
     expect(missing).toEqual([]);
   });
 });
