@@ -188,6 +188,19 @@ describe('fastq', () => {
     );
   });
 
+  it('serves in order of arrival', async () => {
+    const order: string[] = [];
+    const tasks = new Tasks();
+    const queue = fastq.promise(async (name: string) => {
+      order.push(name);
+      if (name === 'first') await tasks.run();
+    }, 1);
+    const all = ['first', 'a', 'b'].map((name) => queue.push(name));
+    tasks.end();
+    await Promise.all(all);
+    expect(order).toEqual(['first', 'a', 'b']);
+  });
+
   it('loses the context of the caller of a task that waited', async () => {
     const context = new AsyncLocalStorage<string>();
     const seen: unknown[] = [];
@@ -214,6 +227,23 @@ describe('async-sema', () => {
     expect(await settled(semaphore.acquire())).toBe(true);
   });
 
+  it('serves in order of arrival, in the context of the caller', async () => {
+    const context = new AsyncLocalStorage<string>();
+    const semaphore = new Sema(1);
+    await semaphore.acquire();
+    const order: unknown[] = [];
+    const waiting = ['a', 'b'].map((name) =>
+      context.run(name, async () => {
+        await semaphore.acquire();
+        order.push(context.getStore());
+        semaphore.release();
+      }),
+    );
+    semaphore.release();
+    await Promise.all(waiting);
+    expect(order).toEqual(['a', 'b']);
+  });
+
   it('knows no priority, no place, no estimate, no bound, no weight, and nobody leaves', () => {
     expect(offers(new Sema(1))).toBe(
       'acquire drain free noTokens nrTokens nrWaiting pauseFn paused release ' +
@@ -235,7 +265,29 @@ describe('bottleneck', () => {
     await second;
   });
 
-  it('refuses what is above its high water mark, by priority', async () => {
+  it('serves by priority, then by arrival, and lets nothing light overtake', async () => {
+    const tasks = new Tasks();
+    const limiter = new Bottleneck({ maxConcurrent: 2 });
+    const first = limiter.schedule(tasks.run);
+    await until(() => tasks.active === 1);
+    const order: string[] = [];
+    const waiting = (
+      [
+        ['heavy', 5, 2],
+        ['light', 5, 1],
+        ['urgent', 1, 2],
+      ] as const
+    ).map(([name, priority, weight]) =>
+      limiter.schedule({ priority, weight }, async () => order.push(name)),
+    );
+    await setTimeout(10);
+    expect(order).toEqual([]);
+    tasks.end();
+    await Promise.all([first, ...waiting]);
+    expect(order).toEqual(['urgent', 'heavy', 'light']);
+  });
+
+  it('refuses what is above its high water mark, and does not say when to come back', async () => {
     const tasks = new Tasks();
     const limiter = new Bottleneck({
       maxConcurrent: 1,
@@ -283,6 +335,14 @@ describe('limiter', () => {
     const heavy = limiter.removeTokens(10);
     expect(limiter.tryRemoveTokens(5)).toBe(true);
     expect(await settled(heavy)).toBe(false);
+  });
+
+  it('takes nothing from who is refused, and tells when to come back', () => {
+    const limiter = new RateLimiter({ tokensPerInterval: 5, interval: 'day' });
+    limiter.tryRemoveTokens(1);
+    expect(limiter.tryRemoveTokens(5)).toBe(false);
+    expect(limiter.getWaitTime(5)).toBeGreaterThan(0);
+    expect(limiter.tryRemoveTokens(4)).toBe(true);
   });
 
   it('knows one cost for all buckets, no way back, and nobody leaves', () => {
