@@ -108,7 +108,7 @@ describe('the cost of many', () => {
   });
 
   it('of sessions grows with their number (H290)', async () => {
-    const times = await growth(1000, 10_000, async (count) => {
+    const times = await growth(1000, 20_000, async (count) => {
       const clock = new ManualClock();
       const sessions = new SessionManager({ clock, timeoutFor: () => 100 });
       const open = Array.from({ length: count }, () => sessions.open());
@@ -116,7 +116,8 @@ describe('the cost of many', () => {
       await clock.advance(100);
       expect(sessions.stats()).toMatchObject({ active: 0, timedOut: count / 2 });
     });
-    expect(times).toBeLessThan(50);
+    // 20 where each costs the same, 400 where each costs a look at all.
+    expect(times).toBeLessThan(90);
   });
 });
 
