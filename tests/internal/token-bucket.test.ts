@@ -45,6 +45,9 @@ describe('quotaOf()', () => {
     const first = quotaOf(1, 1000, 5, 'a');
     expect(quotaOf(1, 1000, 5, 'a')).toBe(first);
     expect(quotaOf(1, 1000, 5, 'b')).toMatchObject({ burst: 5, name: 'b' });
+    expect(quotaOf(1, 2000, 5, 'b')).toMatchObject({ intervalMs: 2000, name: 'b' });
+    expect(quotaOf(1, 2000, 6, 'b')).toMatchObject({ intervalMs: 2000, burst: 6 });
+    expect(quotaOf(3, 2000, 6, 'b')).toMatchObject({ limit: 3, burst: 6 });
   });
 
   it('has the rate in lowest terms', () => {
