@@ -1,0 +1,30 @@
+import { execFile } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+
+import { describe, expect, it } from 'vitest';
+
+async function play(program: string): Promise<unknown> {
+  const script = fileURLToPath(new URL(`support/${program}`, import.meta.url));
+  const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', script], {
+    timeout: 110_000,
+  });
+  return JSON.parse(stdout);
+}
+
+describe('every gate', () => {
+  it('leaves nothing of a million uses, nor on the signal that they share', async () => {
+    const figures = (await play('heap-of-cycles.ts')) as Record<string, { growthBytes: number }>;
+    for (const [name, { growthBytes, ...rest }] of Object.entries(figures)) {
+      expect(growthBytes, name).toBeLessThan(1_000_000);
+      expect(rest, name).toEqual({ listeners: 0, resources: true });
+    }
+    const names = ['semaphore', 'admissionQueue', 'rateLimiter', 'keyed', 'sharedResource'];
+    expect(Object.keys(figures)).toEqual([...names, 'composed']);
+  }, 120_000);
+
+  it('keeps no process alive by which it is only held', async () => {
+    const text = expect.stringContaining('event: done');
+    expect(await play('idle.ts')).toEqual({ permit: 1, keys: 1, text });
+  }, 120_000);
+});
