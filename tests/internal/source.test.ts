@@ -160,4 +160,82 @@ describe('SourceReader', () => {
     expect(taken).toEqual(['a']);
     expect(calls).toBe(1);
   });
+
+  it.each([undefined, null, 5, 'text', {}, Symbol('a')])('refuses %o by name', (source) => {
+    const refusal = new TypeError(
+      'Expected `source` to be an iterable other than a string, an async iterable or a ' +
+        'ReadableStream, a promise of one or a function that returns one.',
+    );
+    expect(() => new SourceReader(source as never)).toThrow(refusal);
+  });
+
+  it('takes a thenable function for a promise, and calls nothing else', async () => {
+    const thenable = Object.assign(
+      () => {
+        throw new Error('called');
+      },
+      // oxlint-disable-next-line unicorn/no-thenable -- what is tested
+      { then: (resolve: (tokens: string[]) => void) => resolve(['a']) },
+    );
+    const taken: string[] = [];
+    await read(new SourceReader<string, undefined>(thenable as never), taken);
+    expect(taken).toEqual(['a']);
+  });
+
+  it('destroys what is a Node stream, and nothing that is only like one', async () => {
+    for (const [methods, destroyed] of [
+      [['destroy', 'pipe'], 1],
+      [['destroy'], 0],
+      [['pipe'], 0],
+    ] as const) {
+      let calls = 0;
+      const { calls: seen, iterable } = played();
+      const like = Object.fromEntries(methods.map((name) => [name, () => void calls++]));
+      const reader = new SourceReader<string, undefined>(Object.assign(iterable, like));
+      void read(reader);
+      await settle();
+      expect(await reader.close('enough')).toBeUndefined();
+      expect([seen, calls]).toEqual([['iterator', 'next', 'return'], destroyed]);
+    }
+  });
+
+  it('closes with nothing to close: a sync iterator without return()', async () => {
+    let rejected!: (error: unknown) => void;
+    const bare = (): Iterable<Promise<string>> => ({
+      [Symbol.iterator]: () => ({
+        next: () => ({ done: false, value: new Promise((_, reject) => (rejected = reject)) }),
+      }),
+    });
+    const failing = new SourceReader<string, undefined>(bare());
+    const reading = read(failing);
+    await settle();
+    const failure = new Error('broken');
+    rejected(failure);
+    await expect(reading).rejects.toBe(failure);
+    const left = new SourceReader<string, undefined>(bare());
+    void read(left).catch(() => undefined);
+    await settle();
+    expect(await left.close('enough')).toBeUndefined();
+  });
+
+  it('cancels a ReadableStream with the reason, and tells what that fails with', async () => {
+    const failure = new Error('broken');
+    const reasons: unknown[] = [];
+    const stream = new ReadableStream<string>({
+      cancel(reason) {
+        reasons.push(reason);
+        throw failure;
+      },
+    });
+    const reader = new SourceReader<string, undefined>(stream);
+    void read(reader);
+    await settle();
+    expect(await reader.close('enough')).toBe(failure);
+    expect(reasons).toEqual(['enough']);
+  });
+
+  it('has nothing to tell of a source that failed before it was opened', async () => {
+    const reader = new SourceReader<string, undefined>(Promise.reject(new Error('broken')));
+    expect(await reader.close('enough')).toBeUndefined();
+  });
 });
