@@ -1,0 +1,88 @@
+import { describe, expect, it, vi } from 'vitest';
+
+import { mergeContexts } from '../../src/internal/merge.ts';
+
+class Base {
+  get inherited(): string {
+    return 'inherited';
+  }
+}
+
+class Context extends Base {
+  own = 1;
+  #secret = 'secret';
+
+  get secret(): string {
+    return this.#secret;
+  }
+
+  method(): string {
+    return `${this.#secret} of ${this.own}`;
+  }
+}
+
+describe('mergeContexts()', () => {
+  it('is the only one where there is one', () => {
+    const only = { a: 1 };
+    expect(mergeContexts([only])).toBe(only);
+  });
+
+  it('has everything of all of them, that of later ones first', () => {
+    const merged = mergeContexts([{ a: 1, b: 1 }, { b: 2, c: 2 }, { c: 3 }]) as Record<
+      string,
+      number
+    >;
+    expect([merged['a'], merged['b'], merged['c'], merged['d']]).toEqual([1, 2, 3, undefined]);
+    expect(['a' in merged, 'c' in merged, 'd' in merged]).toEqual([true, true, false]);
+    expect({ ...merged }).toEqual({ a: 1, b: 2, c: 3 });
+    expect(Object.entries(merged)).toEqual([
+      ['a', 1],
+      ['b', 2],
+      ['c', 3],
+    ]);
+  });
+
+  it('has what a class has and inherits, without its constructor, and nothing of Object', () => {
+    const merged = mergeContexts([new Context(), { last: true }]);
+    expect(Object.keys(merged)).toEqual(['own', 'secret', 'method', 'inherited', 'last']);
+    expect(merged).toMatchObject({ own: 1, secret: 'secret', inherited: 'inherited', last: true });
+  });
+
+  it('has what has no prototype', () => {
+    const bare = Object.assign(Object.create(null) as object, { a: 1 });
+    expect(Object.keys(mergeContexts([bare, {}]))).toEqual(['a']);
+  });
+
+  it('reads nothing before it is asked for, and then from its owner', () => {
+    const read = vi.fn<() => number>(() => 5);
+    const lazy = {
+      get costly(): number {
+        return read();
+      },
+    };
+    const merged = mergeContexts([lazy, {}]) as { costly: number };
+    expect('costly' in merged).toBe(true);
+    expect(Object.keys(merged)).toEqual(['costly']);
+    expect(read).not.toHaveBeenCalled();
+    expect(merged.costly).toBe(5);
+  });
+
+  it('describes its properties as an object does, and those that it has not as none', () => {
+    const merged = mergeContexts([{ a: 1 }, { b: 2 }]);
+    expect(Object.getOwnPropertyDescriptor(merged, 'z')).toBeUndefined();
+    expect(Object.getOwnPropertyDescriptor(merged, 'a')).toMatchObject({
+      enumerable: true,
+      configurable: true,
+    });
+    expect(Object.hasOwn(merged, 'contexts')).toBe(false);
+  });
+
+  it('cannot be written to', () => {
+    const first = { a: 1 };
+    const merged = mergeContexts([first, {}]) as Record<string, number>;
+    expect(() => (merged['a'] = 2)).toThrow(TypeError);
+    expect(() => (merged['b'] = 2)).toThrow(TypeError);
+    expect(Reflect.defineProperty(merged, 'c', { value: 1, configurable: true })).toBe(false);
+    expect([first.a, 'b' in merged, 'c' in merged]).toEqual([1, false, false]);
+  });
+});
