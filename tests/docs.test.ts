@@ -107,20 +107,36 @@ function anchorsOf(markdown: string): string[] {
   );
 }
 
+/** Where the links of a page lead to, from the root, with their anchors. */
+function linksOf(file: string): { place: string; anchor: string | undefined }[] {
+  const targets = [...read(file).matchAll(/\]\(([^)\s]+)\)/g)].map(([, target]) => target!);
+  return targets
+    .filter((target) => !/^https?:/.test(target))
+    .map((target) => {
+      const [path, anchor] = target.split('#') as [string, string?];
+      return { place: path === '' ? file : join(dirname(file), path), anchor };
+    });
+}
+
 describe('links in the documentation', () => {
   const files = findPages().filter((name) => name.endsWith('.md'));
 
   it.each(files)('lead somewhere, in %s', (file) => {
-    const text = read(file);
-    const targets = [...text.matchAll(/\]\(([^)\s]+)\)/g)].map(([, target]) => target!);
-    const missing = targets
-      .filter((target) => !/^https?:/.test(target))
-      .filter((target) => {
-        const [path, anchor] = target.split('#') as [string, string?];
-        const place = path === '' ? file : join(dirname(file), path);
-        if (!existsSync(join(root, place))) return true;
-        return anchor !== undefined && !anchorsOf(read(place)).includes(anchor);
-      });
+    const missing = linksOf(file).filter(({ place, anchor }) => {
+      if (!existsSync(join(root, place))) return true;
+      return anchor !== undefined && !anchorsOf(read(place)).includes(anchor);
+    });
     expect(missing).toEqual([]);
+  });
+
+  it('lead from the README to every page', () => {
+    const found = new Set(['README.md']);
+    for (const file of found) {
+      for (const { place } of linksOf(file)) {
+        const inside = files.filter((name) => dirname(name) === place.replace(/\/$/, ''));
+        for (const page of [...inside, ...files.filter((name) => name === place)]) found.add(page);
+      }
+    }
+    expect(files.filter((name) => !found.has(name))).toEqual([]);
   });
 });
