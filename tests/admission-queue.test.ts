@@ -359,7 +359,10 @@ describe('AdmissionQueue', () => {
       const ticket = queue.enqueue(never, { id: 'plain' });
       const answer = ticket.result.catch((error: unknown) => error);
       expect(queue.cancel('plain')).toBe(true);
-      expect(await answer).toMatchObject({ name: 'AbortError' });
+      expect(await answer).toMatchObject({
+        name: 'AbortError',
+        message: 'The ticket was cancelled.',
+      });
       expect([queue.cancel('plain'), queue.cancel('nobody')]).toEqual([false, false]);
     });
 

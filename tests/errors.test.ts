@@ -103,6 +103,33 @@ describe('errors', () => {
     expect(String(error)).toBe(`${error.name}: ${error.message}`);
   });
 
+  it('say in plain words what has happened', () => {
+    expect(samples.map(({ error }) => error.message)).toEqual([
+      'The queue is closed.',
+      'The line is full: 3 are waiting, at most 3 may.',
+      'The line is full: 3 are waiting, at most 3 may.',
+      'Gave way to a more urgent caller after 50 ms in line.',
+      'Waited 50 ms without a turn.',
+      'The task ran 50 ms, longer than it may.',
+      'Asked for 9 at once, but there are never more than 5.',
+      'Over the rate limit; try again in 13 ms.',
+      'Over the rate limit of tokens; try again in 13 ms.',
+      'The id "a" is in use.',
+      '7 sessions are open, at most 7 may be.',
+      'All of 9 keys are in use.',
+      'The session was not finished within 30 ms.',
+      'Metadata "k" would take 20 bytes of at most 10.',
+      'The shared resource was not loaded within 30 ms.',
+      'The load of the shared resource was cancelled.',
+      'The stream was ended: no first token within 30 ms.',
+      'The stream was ended: no further token within 30 ms.',
+      'The stream was ended: not finished within 30 ms.',
+      'The stream was ended: nothing read by the consumer within 30 ms.',
+      'What the client has not seen of the stream is no longer there.',
+    ]);
+    expect(new InvariantError('S3').message).toBe('S3 does not hold. This is a bug in sluice.');
+  });
+
   it('round times in their messages, and nowhere else', () => {
     const error = new errors.WaitTimeoutError(1234.5678);
     expect(error.message).toBe('Waited 1235 ms without a turn.');

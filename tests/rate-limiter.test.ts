@@ -149,10 +149,24 @@ describe('RateLimiter', () => {
       expect(new RateLimiter(options as RateLimiterOptions).available()).toBe(2);
     });
 
+    it('says which of the two ways to give limits it was', () => {
+      const limits = { a: { limit: 1 } };
+      for (const extra of [{ limit: 1 }, { intervalMs: 1 }, { burst: 1 }]) {
+        expect(() => new RateLimiter({ limits, ...extra } as never)).toThrow(
+          new TypeError('Expected either `limit`, `intervalMs` and `burst` or `limits`, got both.'),
+        );
+      }
+      expect(() => new RateLimiter({ limits: {} })).toThrow(
+        new TypeError('Expected `limits` to have at least one limit.'),
+      );
+    });
+
     it('refuses a clock that tells no time', () => {
       const clock = new ManualClock();
       clock.now = () => Number.NaN;
-      expect(() => new RateLimiter({ limit: 1, clock })).toThrow(/clock\.now/);
+      expect(() => new RateLimiter({ limit: 1, clock })).toThrow(
+        new RangeError('Expected `clock.now()` to be a finite number of milliseconds.'),
+      );
     });
   });
 
@@ -249,6 +263,9 @@ describe('RateLimiter', () => {
       limiter.tryAcquire({ perDay: 7 });
       expect([limiter.available('perSecond'), limiter.available('perDay')]).toEqual([7, 990]);
       expect(limiter.available()).toBe(7);
+      expect(() => limiter.available('perHour' as never)).toThrow(
+        new TypeError('Unknown limit "perHour".'),
+      );
     });
 
     it.each([
@@ -768,7 +785,9 @@ describe('RateLimiter', () => {
         limits: { requests: { limit: 10 }, tokens: { limit: 1000 } },
       });
       const lease = limiter.tryAcquire({ requests: 1, tokens: 800 })!;
-      expect(() => lease.settle(950)).toThrow(TypeError);
+      expect(() => lease.settle(950)).toThrow(
+        new TypeError('Expected `actual` to name its limits, as the cost did.'),
+      );
       expect(() => lease.settle({ token: 950 } as never)).toThrow('token');
       expect(() => lease.settle({ tokens: null } as never)).toThrow(/`actual\.tokens` .* got null/);
       expect(() => lease.settle(null as never)).toThrow(/`actual` .* got null/);

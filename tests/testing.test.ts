@@ -70,7 +70,9 @@ describe('ManualClock', () => {
     it('refuses what no timer can hold, and arms nothing', () => {
       const clock = new ManualClock();
       for (const ms of [Number.NaN, Infinity, -Infinity, '5', undefined]) {
-        expect(() => clock.setTimeout(() => undefined, ms as number)).toThrow(RangeError);
+        expect(() => clock.setTimeout(() => undefined, ms as number)).toThrow(
+          new RangeError(`Expected \`ms\` to be a finite number, got ${String(ms)}.`),
+        );
       }
       expect(clock.timers).toBe(0);
     });
@@ -167,7 +169,9 @@ describe('ManualClock', () => {
     it('refuses a span that is none, and stays where it is', async () => {
       const clock = new ManualClock();
       for (const ms of [-1, Number.NaN, Infinity, undefined, 'x']) {
-        await expect(clock.advance(ms as number)).rejects.toThrow(RangeError);
+        await expect(clock.advance(ms as number)).rejects.toThrow(
+          new RangeError(`Expected \`ms\` to be a non-negative number, got ${String(ms)}.`),
+        );
       }
       expect(clock.now()).toBe(0);
     });
@@ -213,7 +217,9 @@ describe('ManualClock', () => {
         clock.setTimeout(again, 1);
       };
       again();
-      await expect(clock.runAll(50)).rejects.toThrow('never end');
+      await expect(clock.runAll(50)).rejects.toThrow(
+        new Error('Timers are still being armed: this would never end.'),
+      );
       expect(clock.now()).toBe(50);
     });
   });

@@ -505,7 +505,9 @@ describe('TokenStreamer', () => {
       const streamer = new TokenStreamer({ clock: new ManualClock() });
       const idle: Gate = { run: async () => undefined as never };
       const stream = streamer.stream(['a'], { gate: idle });
-      await expect(collect(stream.tokens())).rejects.toThrow(/did not call its task/u);
+      await expect(collect(stream.tokens())).rejects.toThrow(
+        new Error('The gate did not call its task.'),
+      );
       expect((await stream.finished).outcome).toBe('failed');
 
       const broken = new Error('broken');
@@ -569,7 +571,9 @@ describe('TokenStreamer', () => {
       const after = streamer.stream(source.open, { signal: controller.signal });
       for (const stream of [before, after]) {
         expect(await stream.finished).toMatchObject({ outcome: 'cancelled', error: reason });
-        expect(await collect(stream)).toMatchObject([{ code: 'ERR_STREAM_CANCELLED' }]);
+        expect(await collect(stream)).toEqual([
+          { type: 'error', code: 'ERR_STREAM_CANCELLED', message: 'The stream was cancelled.' },
+        ]);
       }
       expect(source.calls).toEqual([]);
     });
@@ -581,6 +585,13 @@ describe('TokenStreamer', () => {
       });
       controller.abort(new DOMException('late', 'TimeoutError'));
       expect((await stream.finished).outcome).toBe('timeout');
+      expect(await collect(stream)).toEqual([
+        {
+          type: 'error',
+          code: 'ERR_STREAM_TIMEOUT',
+          message: 'The stream was ended: it took too long.',
+        },
+      ]);
     });
 
     it('leaves no listener on the signal', async () => {
@@ -599,8 +610,9 @@ describe('TokenStreamer', () => {
     it('has one reader', () => {
       const stream = new TokenStreamer({ clock: new ManualClock() }).stream(['a']);
       stream.tokens();
-      expect(() => stream[Symbol.asyncIterator]()).toThrow(TypeError);
-      expect(() => stream.tokens()).toThrow(TypeError);
+      const refusal = new TypeError('The stream is being read already: it has one reader.');
+      expect(() => stream[Symbol.asyncIterator]()).toThrow(refusal);
+      expect(() => stream.tokens()).toThrow(refusal);
     });
 
     it('answers several next() at once in their order, and done ever after (H299, H300, H307)', async () => {
@@ -673,7 +685,12 @@ describe('TokenStreamer', () => {
       await source.give('a');
       expect(await outcome).toBe(failure);
       expect(source.signal?.aborted).toBe(true);
-      expect([gate.active, (await stream.finished).outcome]).toEqual([0, 'cancelled']);
+      const report = await stream.finished;
+      expect([gate.active, report.outcome]).toEqual([0, 'cancelled']);
+      expect(report.error).toMatchObject({
+        name: 'AbortError',
+        message: 'The stream is no longer read.',
+      });
     });
 
     it('ends at the end of an `await using` block (H331)', async () => {
@@ -800,6 +817,10 @@ describe('TokenStreamer', () => {
       expect(stream.cancel()).toBe(false);
       expect(types(await collect(iterator))).toEqual(['error']);
       expect(stream.stats().buffered).toBe(0);
+      expect((await stream.finished).error).toMatchObject({
+        name: 'AbortError',
+        message: 'The stream was cancelled.',
+      });
     });
 
     it('throws from tokens() the reason itself', async () => {
@@ -1024,7 +1045,10 @@ describe('TokenStreamer', () => {
       expect([expired, gate.active]).toEqual([false, 1]);
       await clock.advance(1);
       expect([expired, gate.active]).toEqual([true, 0]);
-      expect(await stream.finished).toMatchObject({ outcome: 'disconnected' });
+      expect(await stream.finished).toMatchObject({
+        outcome: 'disconnected',
+        error: { name: 'AbortError', message: 'Nobody has come back to read the stream.' },
+      });
       expect(source.calls).toEqual(['open', 'next', 'abort', 'return']);
       expect(await collect(replay.from())).toMatchObject([{ code: 'ERR_REPLAY_EXPIRED' }]);
       expect(clock.timers).toBe(0);

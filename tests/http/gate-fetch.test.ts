@@ -228,9 +228,13 @@ describe('gateFetch()', () => {
 
   it('refuses what it cannot work with', () => {
     const gate: Gate = new Semaphore(1);
-    expect(() => gateFetch({} as never)).toThrow(TypeError);
-    expect(() => gateFetch(gate, { fetch: 1 as never })).toThrow(TypeError);
-    expect(() => gateFetch(gate, { stall: 1 } as never)).toThrow(TypeError);
+    expect(() => gateFetch({} as never)).toThrow(
+      new TypeError('Expected `gate` to have a method `run`.'),
+    );
+    expect(() => gateFetch(gate, { fetch: 1 as never })).toThrow(
+      new TypeError('Expected `fetch` to be a function, got 1.'),
+    );
+    expect(() => gateFetch(gate, { stall: 1 } as never)).toThrow(/stall.*gateFetch/);
     expect(() => gateFetch(gate, { stallMs: -1 })).toThrow(RangeError);
   });
 

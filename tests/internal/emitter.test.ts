@@ -49,8 +49,9 @@ describe('Emitter', () => {
     it('refuses what is not a function', () => {
       const emitter = new Emitter<Events>();
       for (const bad of [undefined, null, 'f', {}]) {
-        expect(() => emitter.on('changed', bad as never)).toThrow(TypeError);
-        expect(() => emitter.once('changed', bad as never)).toThrow(TypeError);
+        const refusal = new TypeError('Expected `listener` to be a function.');
+        expect(() => emitter.on('changed', bad as never)).toThrow(refusal);
+        expect(() => emitter.once('changed', bad as never)).toThrow(refusal);
       }
       expect(heard(emitter, 'changed')).toBe(false);
     });
