@@ -35,7 +35,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 
 /** What it wrote to its standard output; rejects with all that it wrote where it fails. */
 async function run(cwd: string, command: string, ...args: string[]): Promise<string> {
-  const options = { cwd, maxBuffer: 2 ** 26, timeout: 600_000 };
+  const options = { cwd, maxBuffer: 2 ** 26, timeout: 1_800_000 };
   const { stdout } = await promisify(execFile)(command, args, options).catch(
     ({ message, stdout: out, stderr }: Error & { stdout: string; stderr: string }) => {
       throw new Error(`${message}\n${out}\n${stderr}`);
@@ -125,18 +125,33 @@ async function inChromium(url: string): Promise<string> {
   }
 }
 
+interface TestReport {
+  readonly numPassedTests: number;
+  readonly numTotalTests: number;
+  readonly testResults: readonly {
+    readonly name: string;
+    readonly status: string;
+    readonly assertionResults: readonly { readonly status: string; readonly fullName: string }[];
+  }[];
+}
+
 /** The tests on one version of Node: what the test runner counts. */
 async function suite(spec: string, folder: string): Promise<string> {
-  const report = join(folder, `${spec}.json`);
+  const file = join(folder, `${spec}.json`);
   const excluded = NOT_OF_THE_LIBRARY.flatMap((glob) => ['--exclude', glob]);
-  const reporter = ['--reporter=json', `--outputFile=${report}`];
-  const vitest = ['node', 'node_modules/vitest/vitest.mjs', 'run'];
-  await runOf(root, spec, ...vitest, ...reporter, ...excluded);
-  const { numPassedTests, numTotalTests } = JSON.parse(readFileSync(report, 'utf8')) as {
-    numPassedTests: number;
-    numTotalTests: number;
-  };
-  return `${numPassedTests} of ${numTotalTests} tests`;
+  const reporter = ['--reporter=json', `--outputFile=${file}`];
+  const vitest = ['node', 'node_modules/vitest/vitest.mjs', 'run', ...reporter, ...excluded];
+  const failure: unknown = await runOf(root, spec, ...vitest).then(() => undefined, String);
+  const report = JSON.parse(readFileSync(file, 'utf8')) as TestReport;
+  const counts = `${report.numPassedTests} of ${report.numTotalTests} tests`;
+  if (failure === undefined) return counts;
+  const failed = report.testResults
+    .filter(({ status }) => status !== 'passed')
+    .flatMap(({ name, assertionResults }) => [
+      name,
+      ...assertionResults.filter(({ status }) => status === 'failed').map((it) => it.fullName),
+    ]);
+  throw new Error([counts, ...failed].join('\n'));
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'sluice-matrix-'));
