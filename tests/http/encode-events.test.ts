@@ -125,7 +125,10 @@ describe('encodeEvents()', () => {
     ]);
     await clock.advance(1000);
     expect(gate.active).toBe(0);
-    expect(await stream.finished).toMatchObject({ outcome: 'cancelled' });
+    expect(await stream.finished).toMatchObject({
+      outcome: 'cancelled',
+      error: { name: 'AbortError', message: 'The stream is no longer read.' },
+    });
     await expect(chunks.throw!(new Error('mine'))).rejects.toThrow('mine');
   });
 

@@ -192,7 +192,9 @@ describe('the text of tokens', () => {
   });
 
   it('ends the stream where there is none', async () => {
-    await expect(encode([{}], { format: 'text' })).rejects.toThrow(/toText/u);
+    await expect(encode([{}], { format: 'text' })).rejects.toThrow(
+      new TypeError('Expected a token that is text, got a value of type object: give `toText`.'),
+    );
     expect(await encode(['a', 7], { format: 'openai' })).toMatch(
       /"content":"a".*\n\ndata: \{"error":\{[^\n]*"ERR_STREAM_FAILED"[^\n]*\}\}\n\n$/u,
     );

@@ -158,7 +158,11 @@ describe('pipeToResponse()', () => {
       socket.destroy();
       await until(() => served.reports.length === 1);
       expect(queue.waiting).toBe(0);
-      expect(served.reports[0]).toMatchObject({ outcome: 'disconnected', tokens: 0 });
+      expect(served.reports[0]).toMatchObject({
+        outcome: 'disconnected',
+        tokens: 0,
+        error: { name: 'AbortError', message: 'The client has disconnected.' },
+      });
       expect(opened).toBe(0);
     });
 
@@ -331,13 +335,20 @@ describe('pipeToResponse()', () => {
   it('fails where a token cannot be sent, after those that could', async () => {
     const circle: unknown[] = [];
     circle.push(circle);
-    for (const token of [1n, undefined, circle, () => {}]) {
+    const untold = 'Expected a token that JSON can hold, got a value of type';
+    for (const [token, message] of [
+      [1n, expect.stringContaining('BigInt')],
+      [undefined, `${untold} undefined.`],
+      [circle, expect.stringContaining('circular')],
+      [() => {}, `${untold} function.`],
+    ] as const) {
       const streamer = new TokenStreamer();
       await using served = await piped(() => streamer.stream<unknown>(['a', token, 'b']));
       const received = await events(await fetch(served.url));
       expect(received.map(({ event }) => event)).toEqual(['start', 'token', 'error']);
       await until(() => served.reports.length === 1);
       expect(served.reports[0]).toMatchObject({ outcome: 'failed', error: expect.any(TypeError) });
+      expect(served.reports[0]).toMatchObject({ error: { message } });
     }
   });
 
@@ -432,10 +443,15 @@ describe('pipeToResponse()', () => {
       })();
     });
     expect(await (await fetch(served.url)).text()).toBe('mine');
-    expect(failures).toHaveLength(5);
-    for (const failure of failures) {
-      expect(failure instanceof TypeError || failure instanceof RangeError).toBe(true);
-    }
+    expect(failures.map(String)).toEqual([
+      'TypeError: The stream is being read already: it has one reader.',
+      expect.stringMatching(/^TypeError: Expected `format` to be one of "events", .*, got "x"\.$/u),
+      expect.stringMatching(
+        /^RangeError: Expected `status` to be an integer from \d+ to 599, got 99/u,
+      ),
+      expect.stringMatching(/^TypeError: /u),
+      'TypeError: Expected `response` to be one of which nothing has been sent.',
+    ]);
   });
 
   describe('over HTTP/2', () => {
