@@ -2,7 +2,7 @@ import { configDefaults, defineConfig } from 'vitest/config';
 
 import base from './vitest.config.ts';
 
-const named = process.env.MUTATION_TESTS?.split(' ').filter(Boolean) ?? [];
+const named = process.env['MUTATION_TESTS']?.split(' ').filter(Boolean) ?? [];
 
 /** What a mutant of `src` is tried on: no test that needs a build, a browser, a process or seconds. */
 export default defineConfig({
