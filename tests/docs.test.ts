@@ -81,6 +81,27 @@ describe('docs/events.md', () => {
   });
 });
 
+describe('docs/invariants.md', () => {
+  const told = [...read('docs/invariants.md').matchAll(/^\| ([A-Z]\d+) \|.*\| (.+) \|$/gm)];
+
+  it('lists every promise that stands at the top of a class', () => {
+    const promised = findPages()
+      .filter((name) => /^src\/[\w-]+\.ts$/.test(name))
+      .flatMap((name) => [...read(name).matchAll(/^ \* ([A-Z]\d+) {2}\S/gm)].map(([, id]) => id!));
+    expect(promised.length).toBeGreaterThan(25);
+    expect(told.map(([, id]) => id!).toSorted()).toEqual(promised.toSorted());
+  });
+
+  it.each(told.map(([, id, tests]) => [id!, tests!]))(
+    'names tests of %s, the first of which says so in a title or a message',
+    (id, tests) => {
+      const paths = [...tests.matchAll(/`([^`]+)`/g)].map(([, path]) => path!);
+      expect(paths.filter((path) => !existsSync(join(root, path)))).toEqual([]);
+      expect(read(paths[0]!)).toMatch(new RegExp(String.raw`'[^'\n]*\b${id}\b`));
+    },
+  );
+});
+
 describe('the pictures of the documentation', () => {
   const pictures = readdirSync(join(root, 'docs/images'));
   const texts = readdirSync(join(root, 'docs'), { recursive: true, encoding: 'utf8' })
