@@ -32,7 +32,9 @@ export const callModel = Object.assign(
 export const bus = new EventEmitter();
 const log = vi.fn<(...parts: unknown[]) => void>();
 export const console = { log, error: log };
-export const process = Object.assign(new EventEmitter(), { env: { PORT: '0' } });
+export const process = Object.assign(new EventEmitter(), {
+  env: { PORT: '0' },
+}) as unknown as NodeJS.Process;
 
 export const page = {
   /** The server of the last example: one reader stays, one goes, then the platform says stop. */
