@@ -1,0 +1,201 @@
+import {
+  type Lease,
+  RateLimiter,
+  type RateLimiterEvents,
+  type RateLimiterOptions,
+} from 'sluice/rate-limiter';
+import { ManualClock, settle } from 'sluice/testing';
+import { describe, expect, it } from 'vitest';
+
+import { optionNames } from '../src/internal/options.ts';
+
+/** A limiter of one limit on a clock that stands at 0. */
+function setUp(options: Omit<RateLimiterOptions & { limits?: undefined }, 'clock'>): {
+  clock: ManualClock;
+  limiter: RateLimiter;
+} {
+  const clock = new ManualClock();
+  return { clock, limiter: new RateLimiter({ ...options, clock }) };
+}
+
+const NAMES: (keyof RateLimiterEvents)[] = [
+  'queued',
+  'granted',
+  'limited',
+  'refused',
+  'cancelled',
+  'timedOut',
+  'settled',
+  'paused',
+  'resumed',
+  'configured',
+  'idle',
+  'closed',
+];
+
+/** Everything that a limiter says, in order. */
+function record(limiter: RateLimiter): [string, object][] {
+  const events: [string, object][] = [];
+  for (const name of NAMES) limiter.on(name, (payload) => events.push([name, payload]));
+  return events;
+}
+
+const never = (): Promise<never> => new Promise(() => {});
+const ignore = (promise: Promise<unknown>): void => void promise.catch(() => undefined);
+
+describe('RateLimiter', () => {
+  describe('events', () => {
+    it('are told before the call that brings them about returns', async () => {
+      const { clock, limiter } = setUp({ limit: 4, intervalMs: 400, maxWaiting: 1 });
+      const events = record(limiter);
+      const told = (call: () => unknown): string[] => {
+        call();
+        return events.splice(0).map(([name]) => name);
+      };
+      let lease!: Lease;
+      expect(told(() => (lease = limiter.tryAcquire(3)!))).toEqual(['granted']);
+      expect(told(() => limiter.tryAcquire(2))).toEqual(['limited']);
+      expect(told(() => lease.settle(2))).toEqual(['settled']);
+      expect(told(() => limiter.acquire())).toEqual(['granted']);
+      expect(told(() => limiter.run(never))).toEqual(['granted']);
+      expect(told(() => limiter.acquire({ cost: 2 }))).toEqual(['queued']);
+      expect(told(() => ignore(limiter.acquire()))).toEqual(['refused']);
+      expect(told(() => ignore(limiter.run(() => 1)))).toEqual(['refused']);
+      expect(told(() => limiter.pause(10))).toEqual(['paused']);
+      await clock.advance(10);
+      expect(told(() => limiter.sync({ remaining: 2 }, { raise: true }))).toEqual([
+        'resumed',
+        'granted',
+      ]);
+      expect(told(() => limiter.configure({ limit: 5 }))).toEqual(['configured']);
+      expect(told(() => limiter.close())).toEqual(['closed']);
+      expect(told(() => limiter.close())).toEqual([]);
+      expect(told(() => ignore(limiter.run(() => 1)))).toEqual(['refused']);
+    });
+
+    it('tell who ran out of time, and who had given up before it came', async () => {
+      const { clock, limiter } = setUp({ limit: 1, intervalMs: 100 });
+      limiter.tryAcquire();
+      const events = record(limiter);
+      ignore(limiter.acquire({ priority: 2, waitTimeoutMs: 150 }));
+      ignore(limiter.acquire({ priority: 1 }));
+      ignore(limiter.acquire({ signal: AbortSignal.abort() }));
+      await clock.advance(150);
+      expect(events.filter(([name]) => name === 'timedOut' || name === 'refused')).toEqual([
+        ['refused', { id: 4, cost: 1, code: undefined, active: 0, waiting: 2 }],
+        ['timedOut', { id: 2, cost: 1, waitedMs: 150, active: 0, waiting: 0 }],
+      ]);
+      expect(limiter.stats()).toMatchObject({ refused: 1, timedOut: 1, cancelled: 0 });
+    });
+
+    it('tell the new limits', () => {
+      const { limiter } = setUp({ limit: 2 });
+      const events = record(limiter);
+      limiter.configure({ limit: 3 });
+      const limits = [
+        { name: undefined, limit: 3, intervalMs: 1000, burst: 3, available: 2, debt: 0 },
+      ];
+      expect(events).toEqual([['configured', { limits, active: 0, waiting: 0 }]]);
+    });
+
+    it('tell nothing of a pause that is none, nor twice of the same', async () => {
+      const { clock, limiter } = setUp({ limit: 1 });
+      await clock.advance(1000);
+      const events = record(limiter);
+      limiter.pause(0);
+      expect(events).toEqual([]);
+      limiter.pause(100);
+      limiter.pause(100);
+      expect(events.map(([name]) => name)).toEqual(['paused']);
+    });
+  });
+
+  describe('.stats()', () => {
+    it('counts those who gave up, before they came and in line', async () => {
+      const { limiter } = setUp({ limit: 1 });
+      limiter.tryAcquire();
+      const quitter = new AbortController();
+      const calls = [1, 2].map(() => limiter.acquire({ signal: quitter.signal }));
+      quitter.abort();
+      calls.push(limiter.acquire({ signal: quitter.signal }));
+      await Promise.allSettled(calls);
+      expect(limiter.stats()).toMatchObject({ queued: 2, cancelled: 2, refused: 1, timedOut: 0 });
+    });
+  });
+
+  describe('.full', () => {
+    it('wants every token of every limit', async () => {
+      const clock = new ManualClock();
+      const limiter = new RateLimiter({ limits: { a: { limit: 2 }, b: { limit: 2 } }, clock });
+      expect(limiter.full).toBe(true);
+      limiter.tryAcquire({ a: 1 });
+      expect(limiter.full).toBe(false);
+      await clock.advance(500);
+      expect(limiter.full).toBe(true);
+    });
+  });
+
+  describe('.sync()', () => {
+    it('raises to the count that it is given and not beyond, and lowers nothing by it', () => {
+      const { limiter } = setUp({ limit: 10 });
+      limiter.tryAcquire(8);
+      limiter.sync({ remaining: 5 }, { raise: true });
+      expect(limiter.available()).toBe(5);
+      limiter.sync({ remaining: 1, resetMs: 0 }, { raise: true });
+      expect(limiter.available()).toBe(5);
+    });
+
+    it('holds nothing back that is reset now: who waits for it goes at once', async () => {
+      const { limiter } = setUp({ limit: 10 });
+      limiter.sync({ remaining: 0, resetMs: 60_000 });
+      const call = limiter.acquire({ cost: 10 });
+      limiter.sync({ remaining: 0, resetMs: 0 });
+      expect(limiter.waiting).toBe(0);
+      await call;
+    });
+  });
+
+  describe('.close()', () => {
+    it('says who is closed, to who waits and to who comes', async () => {
+      const { limiter } = setUp({ limit: 1 });
+      limiter.tryAcquire();
+      const call = limiter.acquire();
+      limiter.close({ waiting: 'reject' });
+      await expect(call).rejects.toThrow('The rate limiter is closed.');
+      await expect(limiter.acquire()).rejects.toThrow('The rate limiter is closed.');
+    });
+  });
+
+  describe('.run()', () => {
+    it('wants a task', async () => {
+      await expect(setUp({ limit: 1 }).limiter.run(undefined as never)).rejects.toThrow(
+        new TypeError('Expected `task` to be a function, got undefined.'),
+      );
+    });
+
+    it('refuses one whose signal aborts while it is being subscribed to', async () => {
+      const { limiter } = setUp({ limit: 1 });
+      limiter.tryAcquire();
+      const quitter = new AbortController();
+      const reason = new Error('gone');
+      const hostile = Object.defineProperty(quitter.signal, 'addEventListener', {
+        value(...args: Parameters<EventTarget['addEventListener']>) {
+          quitter.abort(reason);
+          EventTarget.prototype.addEventListener.apply(this, args);
+        },
+      });
+      await expect(limiter.run(() => 1, { signal: hostile })).rejects.toBe(reason);
+      await settle();
+      expect(limiter.stats()).toMatchObject({ waiting: 0, queued: 0, cancelled: 0, refused: 1 });
+    });
+  });
+
+  it('tells `compose` which options it knows', () => {
+    expect([...setUp({ limit: 1 }).limiter[optionNames]].toSorted()).toEqual([
+      'cost',
+      'priority',
+      'signal',
+      'waitTimeoutMs',
+    ]);
+  });
+});
