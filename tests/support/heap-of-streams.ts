@@ -1,5 +1,5 @@
 /**
- * Run with --expose-gc: what a hundred thousand streams under one signal that outlives them all, such as
+ * Run with --expose-gc: what forty thousand streams under one signal that outlives them all, such as
  * that of a server, leave behind. Prints a line of JSON, for tests/token-streamer.heap.test.ts.
  */
 import { getEventListeners } from 'node:events';
@@ -7,7 +7,7 @@ import { getEventListeners } from 'node:events';
 import { compose, Semaphore, SessionManager, TokenStreamer } from '../../src/index.ts';
 import { encodeEvents, toResponse } from '../../src/http/index.ts';
 
-const STREAMS = 100_000;
+const STREAMS = 40_000;
 /** How many there are at once. */
 const BATCH = 100;
 
