@@ -347,6 +347,7 @@ export class AdmissionQueue
     return this.#running.length;
   }
 
+  /** How many are in line. */
   get waiting(): number {
     return this.#line.length;
   }

@@ -333,6 +333,7 @@ export class Semaphore
     );
   }
 
+  /** How many permits there are, in and out; `resize` changes it. */
   get capacity(): number {
     return this.#capacity;
   }

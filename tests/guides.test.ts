@@ -86,6 +86,8 @@ describe('the examples of the documentation', () => {
     const fences = blocks.map(({ info }) => info);
     expect(fences.filter((info) => !FENCES.includes(info))).toEqual([]);
     expect(fences.filter((info) => info === 'ts no-run')).toHaveLength(NOT_RUN[page] ?? 0);
+    const data = blocks.filter(({ info }) => info === 'json');
+    expect(() => data.map(({ code }) => JSON.parse(code) as unknown)).not.toThrow();
   });
 });
 

@@ -15,6 +15,7 @@ const PHASES = [
   'error',
 ] as const;
 
+/** What a session goes through, in this order; the last three are its ends. */
 export type SessionPhase = (typeof PHASES)[number];
 
 /** When each phase that was reached began, in ms since `received`. */
