@@ -15,7 +15,8 @@ describe('SessionManager', () => {
       started: 1_020_010,
       active: 0,
       records: 100,
-      timers: 0,
+      listeners: 0,
+      resources: [],
       known: 10,
       retained: 0,
     });

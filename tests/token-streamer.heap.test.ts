@@ -14,6 +14,7 @@ describe('TokenStreamer', () => {
     expect(rest).toEqual({
       mostListeners: 1,
       listeners: 0,
+      resources: [],
       retained: 0,
       streams: 0,
       permits: 0,

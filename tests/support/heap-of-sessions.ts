@@ -2,6 +2,8 @@
  * Run with --expose-gc: what a million sessions, one after the other, leave behind. Prints a line of
  * JSON, for tests/session-manager.heap.test.ts.
  */
+import { getEventListeners } from 'node:events';
+
 import { Semaphore, type Session, SessionManager } from '../../src/index.ts';
 
 const SESSIONS = 1_000_000;
@@ -87,7 +89,8 @@ process.stdout.write(
     growthBytes: after - before,
     active: sessions.active,
     records: [...sessions.records()].length,
-    timers: process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length,
+    listeners: getEventListeners(shared.signal, 'abort').length,
+    resources: process.getActiveResourcesInfo().filter((name) => name !== 'PipeWrap'),
     known: known.length,
     retained: references.filter((each) => each.deref() !== undefined).length,
   })}\n`,

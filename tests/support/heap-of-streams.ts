@@ -84,6 +84,7 @@ process.stdout.write(
     growthBytes,
     mostListeners,
     listeners: getEventListeners(signal, 'abort').length,
+    resources: process.getActiveResourcesInfo().filter((name) => name !== 'PipeWrap'),
     retained: kept.filter((stream) => stream.deref() !== undefined).length,
     streams: streamer.stats().active,
     permits: semaphore.active,
