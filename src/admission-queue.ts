@@ -247,14 +247,14 @@ class Context implements QueueContext {
  *
  * Whenever no method of this class is on the stack:
  *
- * Q1  At most `concurrency` tasks are between start and settlement (after a downward `resize`, no
+ * - Q1  At most `concurrency` tasks are between start and settlement (after a downward `resize`, no
  *     new one starts until that holds), unless `graceMs` gave up on one.
- * Q2  At most `maxWaiting` tickets wait.
- * Q3  If anybody waits, no place is free, or the queue is paused. Nobody starts while a more urgent
+ * - Q2  At most `maxWaiting` tickets wait.
+ * - Q3  If anybody waits, no place is free, or the queue is paused. Nobody starts while a more urgent
  *     ticket waits, and within a priority they start in the order in which they stand.
- * Q4  A ticket that has been accepted is never refused for lack of room.
- * Q5  A waiting ticket's position is the number of tickets that would start before it, plus one.
- * Q6  Every ticket ends exactly once, with one status.
+ * - Q4  A ticket that has been accepted is never refused for lack of room.
+ * - Q5  A waiting ticket's position is the number of tickets that would start before it, plus one.
+ * - Q6  Every ticket ends exactly once, with one status.
  */
 export class AdmissionQueue
   extends Emitter<AdmissionQueueEvents>

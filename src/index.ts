@@ -1,3 +1,9 @@
+/**
+ * The primitives, what puts them around each other and around a function, and the errors.
+ *
+ * @module sluice
+ */
+
 export * from './errors.ts';
 export { systemClock, type Clock } from './clock.ts';
 export {

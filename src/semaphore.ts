@@ -273,11 +273,11 @@ const DEFAULTS: Call = {
  *
  * Whenever no method of this class is on the stack:
  *
- * S1  0 <= available <= capacity. After a downward `resize`, 0 until enough permits are back.
- * S2  active is the sum of the weights of the permits that are out, and active + available is the
+ * - S1  0 <= available <= capacity. After a downward `resize`, 0 until enough permits are back.
+ * - S2  active is the sum of the weights of the permits that are out, and active + available is the
  *     capacity unless a downward `resize` left active above it.
- * S3  If anybody waits, the first in line wants more than is available.
- * S4  A waiter is settled exactly once, and is in line if and only if it has not been settled.
+ * - S3  If anybody waits, the first in line wants more than is available.
+ * - S4  A waiter is settled exactly once, and is in line if and only if it has not been settled.
  */
 export class Semaphore
   extends Emitter<SemaphoreEvents>

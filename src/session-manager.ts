@@ -225,10 +225,10 @@ const NO_OPTIONS: SessionOptions = {};
  * log({ ...session });
  * ```
  *
- * M1  A session ends exactly once, with one status. Its clean-ups run once, the last one first, one
+ * - M1  A session ends exactly once, with one status. Its clean-ups run once, the last one first, one
  *     at a time and each for a bounded time, whatever becomes of the others.
- * M2  No session sees the metadata of another, and `current()` is the session whose task led there.
- * M3  Of a session that has ended, its record is kept while it is among the last `history`, and
+ * - M2  No session sees the metadata of another, and `current()` is the session whose task led there.
+ * - M3  Of a session that has ended, its record is kept while it is among the last `history`, and
  *     nothing else: no timer, listener, metadata or result.
  */
 export class SessionManager

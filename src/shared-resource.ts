@@ -290,12 +290,12 @@ type Subject<T> = Waiter<T> | Run<Handle<T>> | Load<T>;
  *
  * Whenever no method of this class is on the stack:
  *
- * L1  No more than one function that loads runs, unless one has outlived `loadGraceMs`, and beside
+ * - L1  No more than one function that loads runs, unless one has outlived `loadGraceMs`, and beside
  *     the resource in service there is at most one more, being loaded or on its way out.
- * L2  What was loaded is disposed of exactly once, when it is out of service and nobody uses it.
- * L3  active <= maxUsers, unless `configure` has lowered that; if anybody waits, then for a load or
+ * - L2  What was loaded is disposed of exactly once, when it is out of service and nobody uses it.
+ * - L3  active <= maxUsers, unless `configure` has lowered that; if anybody waits, then for a load or
  *     for one of `maxUsers` to leave.
- * L4  A caller is settled exactly once, and is in line if and only if it has not been settled.
+ * - L4  A caller is settled exactly once, and is in line if and only if it has not been settled.
  */
 export class SharedResource<T>
   extends Emitter<SharedResourceEvents>

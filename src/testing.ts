@@ -1,3 +1,9 @@
+/**
+ * Time that a test moves.
+ *
+ * @module sluice/testing
+ */
+
 import type { Clock } from './clock.ts';
 
 /**

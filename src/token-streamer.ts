@@ -179,14 +179,14 @@ const OWN_STREAM_OPTIONS = ['gate', 'signal'];
  * for await (const event of stream) show(event);
  * ```
  *
- * T1  Every token of the source is told once, in order, to a consumer that reads to the end.
- * T2  At most `highWaterMark` tokens are read ahead of the consumer.
- * T3  The last event is `done` or `error`, there is exactly one of these, and none follows it.
- * T4  However a stream ends, its source's signal is aborted unless the source completed, `return()`
+ * - T1  Every token of the source is told once, in order, to a consumer that reads to the end.
+ * - T2  At most `highWaterMark` tokens are read ahead of the consumer.
+ * - T3  The last event is `done` or `error`, there is exactly one of these, and none follows it.
+ * - T4  However a stream ends, its source's signal is aborted unless the source completed, `return()`
  *     is called once unless the source ended or failed by itself, and the gate's place is given back
  *     within `teardownGraceMs`, even if the source never answers.
- * T5  `finished` never rejects.
- * T6  The source is called, read and closed in the async context of the caller of `stream()`, and in
+ * - T5  `finished` never rejects.
+ * - T6  The source is called, read and closed in the async context of the caller of `stream()`, and in
  *     that of its session where the gate is, or has in it, a `SessionManager`.
  */
 export class TokenStreamer {

@@ -1,3 +1,10 @@
+/**
+ * Streams as responses, refusals as statuses, a `fetch` behind a gate, health, and what an upstream says
+ * in its headers.
+ *
+ * @module sluice/http
+ */
+
 export { encodeEvents } from './encode-events.ts';
 export { gateFetch, type GateFetchOptions, type UpstreamLimiter } from './gate-fetch.ts';
 export {

@@ -1,3 +1,9 @@
+/**
+ * Reads in browsers and Node what `sluice/http` sends.
+ *
+ * @module sluice/read-events
+ */
+
 import { createParser, type EventSourceMessage } from 'eventsource-parser';
 
 import type { StreamEvent } from '../token-streamer.ts';
