@@ -155,7 +155,26 @@ describe('RateLimiter', () => {
     });
   });
 
+  describe('.pause()', () => {
+    it('leaves the limiter idle where it turns the last one away', async () => {
+      const { limiter } = setUp({ limit: 1 });
+      limiter.tryAcquire();
+      ignore(limiter.acquire({ waitTimeoutMs: 2000 }));
+      const events = record(limiter);
+      const idle = limiter.idle();
+      limiter.pause(5000);
+      expect(events.map(([name]) => name)).toEqual(['paused', 'limited', 'idle']);
+      await idle;
+    });
+  });
+
   describe('.close()', () => {
+    it('finds nobody to reject where nobody has ever waited', () => {
+      const { limiter } = setUp({ limit: 1 });
+      limiter.close({ waiting: 'reject' });
+      expect(limiter.stats()).toMatchObject({ closed: true, cancelled: 0 });
+    });
+
     it('says who is closed, to who waits and to who comes', async () => {
       const { limiter } = setUp({ limit: 1 });
       limiter.tryAcquire();
