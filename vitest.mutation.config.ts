@@ -19,6 +19,6 @@ export default defineConfig({
       'tests/*.heap.test.ts',
     ],
     setupFiles: ['tests/support/mutation.ts'],
-    testTimeout: 10_000,
+    testTimeout: 2_500,
   },
 });
