@@ -46,7 +46,7 @@ import { MAX_PRIORITIES } from './internal/priority-line.ts';
 import { quote } from './internal/quote.ts';
 import { Run } from './internal/runs.ts';
 import { type Summary, Tally } from './internal/tally.ts';
-import { checkedClock, readingOf } from './internal/time.ts';
+import { checkedClock, readingOf, Time } from './internal/time.ts';
 import {
   charge,
   giveBack,
@@ -824,7 +824,7 @@ export class RateLimiter<Name extends string = never>
 
   #enter(): Lobby<GrantedLease> {
     return (this.#lobby ??= new Lobby(
-      this.#settings.clock,
+      new Time(this.#settings.clock, this.#first.at / TICKS_PER_MS),
       this.#settings.priorities,
       quotasOf(this.#first).length,
       (subjects, reason) => this.#aborted(subjects, reason),

@@ -315,6 +315,19 @@ describe('RateLimiter', () => {
       expect(Math.max(...late)).toBeLessThan(1);
     });
 
+    it('waits no longer where the clock went back before and comes right again (H250)', async () => {
+      const clock = new ManualClock();
+      const limiter = new RateLimiter({ limit: 10, clock });
+      await clock.advance(1000);
+      limiter.tryAcquire(10);
+      const now = vi.spyOn(clock, 'now').mockReturnValue(-86_400_000);
+      const call = limiter.acquire();
+      now.mockRestore();
+      const followed = follow(clock, call);
+      await clock.advance(100);
+      expect(followed).toEqual({ outcome: 'granted', at: 1100 });
+    });
+
     it('grants all that has come in when a timer is late, and no more than the burst (H244, H267)', async () => {
       const clock = new HandClock();
       const limiter = new RateLimiter({ limit: 10, burst: 5, clock });

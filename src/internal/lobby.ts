@@ -1,4 +1,3 @@
-import type { Clock } from '../clock.ts';
 import { AbortWatch } from './abort.ts';
 import { Awaiters } from './awaiters.ts';
 import { amountOf, type Demand } from './buckets.ts';
@@ -6,7 +5,7 @@ import { type Deadline, Deadlines } from './deadlines.ts';
 import { PriorityLine, type PriorityNode } from './priority-line.ts';
 import { type Run, type RunLimits, Runs } from './runs.ts';
 import { Tally } from './tally.ts';
-import { Time } from './time.ts';
+import type { Time } from './time.ts';
 
 /** The options of one call of a rate limiter, checked. */
 export interface Call extends RunLimits {
@@ -70,14 +69,13 @@ export class Lobby<Lease> {
   timedOut = 0;
 
   constructor(
-    clock: Clock,
+    time: Time,
     priorities: number,
     buckets: number,
     aborted: (subjects: ReadonlySet<Waiter<Lease> | Run<Lease>>, reason: unknown) => void,
     due: (due: readonly Subject<Lease>[]) => void,
     over: () => void,
   ) {
-    const time = new Time(clock);
     this.line = new PriorityLine(priorities);
     this.signals = new AbortWatch(aborted);
     this.deadlines = new Deadlines(time, due);

@@ -25,10 +25,12 @@ export function readingOf(clock: Clock): number {
 /** A clock as the primitives see it: checked, and never going back. */
 export class Time {
   readonly clock: Clock;
-  #latest = -Infinity;
+  #latest: number;
 
-  constructor(clock?: Clock) {
+  /** `latest` is the highest reading that has been seen already. */
+  constructor(clock?: Clock, latest = -Infinity) {
     this.clock = checkedClock(clock);
+    this.#latest = latest;
   }
 
   /** The clock's reading in ms, or the highest one seen where it has gone back. */
