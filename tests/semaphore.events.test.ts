@@ -1,0 +1,83 @@
+import { type Permit, Semaphore, type SemaphoreEvents } from 'sluice/semaphore';
+import { ManualClock } from 'sluice/testing';
+import { describe, expect, it } from 'vitest';
+
+import { optionNames } from '../src/internal/options.ts';
+
+const NAMES = [
+  'queued',
+  'acquired',
+  'released',
+  'cancelled',
+  'timedOut',
+  'refused',
+  'overheld',
+  'overrun',
+  'resized',
+  'saturated',
+  'idle',
+  'closed',
+] as const satisfies (keyof SemaphoreEvents)[];
+
+/** Everything that a semaphore says, in order. */
+function record(semaphore: Semaphore): [string, object][] {
+  const events: [string, object][] = [];
+  for (const name of NAMES) semaphore.on(name, (payload) => events.push([name, payload]));
+  return events;
+}
+
+const never = (): Promise<never> => new Promise(() => {});
+const ignore = (promise: Promise<unknown>): void => void promise.catch(() => undefined);
+
+describe('Semaphore', () => {
+  describe('events', () => {
+    it('are told before the call that brings them about returns', () => {
+      const semaphore = new Semaphore({ capacity: 2, maxWaiting: 3, clock: new ManualClock() });
+      const events = record(semaphore);
+      const told = (call: () => unknown): string => {
+        call();
+        return events
+          .splice(0)
+          .map(([name]) => name)
+          .join(' ');
+      };
+      let permit!: Permit;
+      const quitter = new AbortController();
+      expect(told(() => (permit = semaphore.tryAcquire(1)!))).toBe('acquired');
+      expect(told(() => permit.release())).toBe('released idle');
+      expect(told(() => semaphore.acquire())).toBe('acquired');
+      expect(told(() => semaphore.run(never))).toBe('acquired saturated');
+      expect(told(() => ignore(semaphore.acquire({ weight: 2 })))).toBe('queued');
+      expect(told(() => semaphore.run(never))).toBe('queued');
+      expect(told(() => ignore(semaphore.acquire({ signal: quitter.signal })))).toBe('queued');
+      expect(told(() => ignore(semaphore.acquire()))).toBe('refused');
+      expect(told(() => ignore(semaphore.run(never)))).toBe('refused');
+      expect(told(() => quitter.abort())).toBe('cancelled');
+      expect(told(() => semaphore.resize(1))).toBe('resized cancelled');
+      expect(told(() => semaphore.resize(1))).toBe('');
+      expect(told(() => semaphore.resize(3))).toBe('resized acquired');
+      expect(told(() => semaphore.close())).toBe('closed');
+      expect(told(() => semaphore.close())).toBe('');
+      expect(told(() => ignore(semaphore.run(never)))).toBe('refused');
+    });
+  });
+
+  it('says who is closed, to who waits and to who comes', async () => {
+    const semaphore = new Semaphore(1);
+    semaphore.tryAcquire();
+    const call = semaphore.acquire();
+    semaphore.close({ waiting: 'reject' });
+    await expect(call).rejects.toThrow('The semaphore is closed.');
+    await expect(semaphore.acquire()).rejects.toThrow('The semaphore is closed.');
+  });
+
+  it('tells `compose` which options it knows', () => {
+    expect([...new Semaphore(1)[optionNames]].toSorted()).toEqual([
+      'graceMs',
+      'runTimeoutMs',
+      'signal',
+      'waitTimeoutMs',
+      'weight',
+    ]);
+  });
+});
