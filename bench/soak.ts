@@ -142,23 +142,30 @@ async function leftOver(chat: Child, upstream: Upstream, before: Figures): Promi
   }
 }
 
-/** How the heap grows, by least squares, when the garbage is collected. */
+/** How the heap grows when the garbage is collected: by least squares, with its standard error. */
 function heapOf(samples: readonly Sample[]): string {
   const from = samples.at(-1)!.minutes * WARM_UP;
   const counted = samples.filter((sample) => sample.minutes >= from);
-  const mean = (value: (sample: Sample) => number): number =>
-    counted.reduce((sum, sample) => sum + value(sample), 0) / counted.length;
-  const meanMinutes = mean((sample) => sample.minutes);
-  const meanBytes = mean((sample) => sample.heapBytes);
-  const slope =
-    mean((sample) => (sample.minutes - meanMinutes) * (sample.heapBytes - meanBytes)) /
-    mean((sample) => (sample.minutes - meanMinutes) ** 2);
-  const megabytes = [samples[0]!, counted[0]!, samples.at(-1)!].map(({ heapBytes }) =>
+  const meanMinutes = meanOf(counted.map(({ minutes }) => minutes));
+  const meanBytes = meanOf(counted.map(({ heapBytes }) => heapBytes));
+  const spread = meanOf(counted.map(({ minutes }) => (minutes - meanMinutes) ** 2));
+  const together = counted.map(
+    ({ minutes, heapBytes }) => (minutes - meanMinutes) * (heapBytes - meanBytes),
+  );
+  const slope = meanOf(together) / spread;
+  const residues = counted.map(
+    ({ minutes, heapBytes }) => (heapBytes - meanBytes - slope * (minutes - meanMinutes)) ** 2,
+  );
+  const error = Math.sqrt(meanOf(residues) / spread / Math.max(1, counted.length - 2));
+  const [first, warm, last] = [samples[0]!, counted[0]!, samples.at(-1)!].map(({ heapBytes }) =>
     (heapBytes / 2 ** 20).toFixed(1),
   );
-  const [first, warm, last] = megabytes;
-  const slopeText = Number.isNaN(slope) ? 'unknown' : `${(slope / 1024).toFixed(1)} kB a minute`;
-  return `${first} MB, ${warm} when warm, ${last} at the end; slope from there ${slopeText}`;
+  const perMinute = `${(slope / 1024).toFixed(0)} ± ${(error / 1024).toFixed(0)} kB a minute`;
+  return `${first} MB, ${warm} when warm, ${last} at the end; from there ${perMinute}`;
+}
+
+function meanOf(numbers: readonly number[]): number {
+  return numbers.reduce((sum, number) => sum + number, 0) / numbers.length;
 }
 
 function countsOf(names: readonly string[]): string {

@@ -2,20 +2,14 @@ import { parseArgs } from 'node:util';
 
 import { type ClassificationApi, startApi } from './api.ts';
 import { startClassifier } from './classifier.ts';
-import { overload, tableOf } from './overload.ts';
 import { modelURLIn, readSettings } from './settings.ts';
 
 const USAGE = `Usage: npx node examples/classification-api/start.ts [options]
 
-  --overload SECONDS   send three times as much as the rate limit allows for so long, print what
-                       became of it, and end
-  --service-ms N       how long the model takes for a request (400)
-  --help               this
+  --service-ms N   how long the model takes for a request (400)
+  --help           this
 
 The environment variables are in examples/classification-api/README.md.`;
-
-/** Who sends in an overload. */
-const KEYS = Array.from({ length: 10 }, (_, index) => `key-${index}`);
 
 try {
   await start();
@@ -27,16 +21,13 @@ try {
 async function start(): Promise<void> {
   const { values } = parseArgs({
     options: {
-      overload: { type: 'string' },
       'service-ms': { type: 'string', default: '400' },
       help: { type: 'boolean', default: false },
     },
   });
   if (values.help) return console.log(USAGE);
-  const seconds =
-    values.overload === undefined ? 0 : integer('--overload', values.overload, 1, 3600);
   const serviceMs = integer('--service-ms', values['service-ms'], 0, 60_000);
-  const env = seconds === 0 ? process.env : { ...process.env, ...forOverload() };
+  const env = process.env;
   // Before anything is started: all of them have to be right.
   readSettings(env, '');
   const classifier =
@@ -59,16 +50,6 @@ async function start(): Promise<void> {
     await classifier?.close();
     console.log(`Finished: ${finished} by themselves, ${aborted + stuck.length} cut short.`);
   };
-  if (seconds > 0) {
-    const perSecond = 3 * settings.perSecond;
-    console.log(`Sending ${perSecond} a second for ${seconds} s …`);
-    console.log(tableOf(await overload({ url: api.url, perSecond, seconds, keys: KEYS })));
-    if (classifier !== undefined) {
-      console.log(`the model has seen ${classifier.stats().peak} at once at most`);
-    }
-    await end();
-    return;
-  }
   console.log('Ctrl-C lets what was accepted finish; a second one ends at once.');
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => {
@@ -76,14 +57,6 @@ async function start(): Promise<void> {
       void end();
     });
   }
-}
-
-/** Ten users whose limits leave the limit on all of them something to do, on any port. */
-function forOverload(): Record<string, string> {
-  return {
-    CLASSIFY_PORT: '0',
-    CLASSIFY_KEYS: KEYS.map((key, index) => `user-${index}=${key}`).join(','),
-  };
 }
 
 function integer(option: string, text: string, min: number, max: number): number {

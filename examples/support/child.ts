@@ -6,17 +6,18 @@ import { fileURLToPath } from 'node:url';
 
 /** How a process is. Times are in ms. */
 export interface Figures {
-  /** When the garbage is collected, and how long that took. */
+  /** When the garbage is collected. */
   readonly memory: NodeJS.MemoryUsage;
-  readonly gcMs: number;
-  /** How late its event loop was, at p99 since the last `reset`. */
+  /** Since the last `reset`, at p99: how late its event loop was, … */
   readonly delayP99Ms: number;
+  /** … and how long it took from the head of a request to the end of a response that is 429 or 503. */
+  readonly refusalP99Ms: number;
   /** What keeps it alive: a name for each. */
   readonly resources: readonly string[];
 }
 
 /** How a process has ended. */
-export interface Exit {
+interface Exit {
   readonly code: number | null;
   /** From the signal on. */
   readonly tookMs: number;

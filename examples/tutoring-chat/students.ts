@@ -16,15 +16,6 @@ export interface ClassReport {
   readonly elapsedMs: number;
 }
 
-/** What came of more questions than can be answered; times are in ms. */
-export interface OverloadReport {
-  readonly sent: number;
-  readonly answered: number;
-  readonly lost: readonly string[];
-  /** How long each refusal took, from the question to the reason. */
-  readonly refusalsMs: readonly number[];
-}
-
 /** `students` who all ask at the same time; who is refused comes again when they are told to. */
 export async function askTogether(url: string, students: number): Promise<ClassReport> {
   const start = performance.now();
@@ -47,36 +38,6 @@ export async function askTogether(url: string, students: number): Promise<ClassR
   await Promise.all(Array.from({ length: students }, (_, number) => attend(number)));
   const elapsedMs = performance.now() - start;
   return { students, answered: waitsMs.length, lost, refusals, waitsMs, elapsedMs };
-}
-
-/** So many questions in each second, whatever becomes of those before, and nobody comes again. */
-export async function overload(
-  url: string,
-  perSecond: number,
-  seconds: number,
-): Promise<OverloadReport> {
-  const start = performance.now();
-  const sent: Promise<void>[] = [];
-  const lost: string[] = [];
-  const refusalsMs: number[] = [];
-  let answered = 0;
-  const attend = async (number: number): Promise<void> => {
-    const askedAt = performance.now();
-    try {
-      await ask(url, `What is question ${number} about?`);
-      answered += 1;
-    } catch (error) {
-      if (retryAfterOf(error) === undefined) lost.push(String(error));
-      else refusalsMs.push(performance.now() - askedAt);
-    }
-  };
-  for (let number = 0; number < perSecond * seconds; number += 1) {
-    const leftMs = start + (1000 * number) / perSecond - performance.now();
-    if (leftMs > 0) await sleep(leftMs);
-    sent.push(attend(number));
-  }
-  await Promise.all(sent);
-  return { sent: sent.length, answered, lost, refusalsMs };
 }
 
 /**

@@ -531,17 +531,6 @@ describe('start.ts', () => {
     });
   }
 
-  it('overloads itself, answers everybody, and ends', { timeout: 60_000 }, async () => {
-    const child = start('--overload', '2', '--service-ms', '20');
-    const [out, [code]] = await Promise.all([readText(child.stdout!), once(child, 'exit')]);
-    expect(code).toBe(0);
-    const answers = [...out.matchAll(/^(200|429|503) +(\d+)/gm)];
-    expect(answers.map(([, status]) => status)).toEqual(expect.arrayContaining(['200', '429']));
-    expect(answers.reduce((sum, [, , count]) => sum + Number(count), 0)).toBe(600);
-    expect(Number(/has seen (\d+) at once/.exec(out)?.[1])).toBeLessThanOrEqual(50);
-    expect(out).toMatch(/^Finishing: 0 are worked on, 0 are in line\.$/m);
-  });
-
   it('serves until Ctrl-C', { timeout: 60_000 }, async () => {
     const child = start('--service-ms', '0');
     let out = '';
@@ -556,7 +545,7 @@ describe('start.ts', () => {
   });
 
   it.each<[args: string[], message: RegExp]>([
-    [['--overload', '0'], /^Expected --overload to be an integer from 1 to 3600, got "0"\.$/m],
+    [['--service-ms', 'x'], /^Expected --service-ms to be an integer from 0 to 60000, got "x"\.$/m],
     [['--speed', '1'], /^Unknown option '--speed'/m],
   ])('refuses %j', async (args, message) => {
     const child = start(...args);
