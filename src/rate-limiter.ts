@@ -406,16 +406,16 @@ const SETTINGS: Settings = {
  *
  * Whenever no method of this class is on the stack:
  *
- * R1  No bucket holds more than its burst, nor less than 0 unless a settlement has overrun.
- * R2  In every window of w ms at most burst + limit * w / intervalMs have been granted, less what was
+ * - R1  No bucket holds more than its burst, nor less than 0 unless a settlement has overrun.
+ * - R2  In every window of w ms at most burst + limit * w / intervalMs have been granted, less what was
  *     given back in it.
- * R3  What is refused for the rate is refused at every tick before the one that `retryAfterMs`
+ * - R3  What is refused for the rate is refused at every tick before the one that `retryAfterMs`
  *     promised and, if nobody else comes and timers are on time, granted at it.
- * R4  Who was refused, gave up or ran out of time has taken nothing.
- * R5  Grants go in order of priority, first come first served within one.
- * R6  A cost is waited for as long as its parts one after the other. Nothing is rounded, however long
+ * - R4  Who was refused, gave up or ran out of time has taken nothing.
+ * - R5  Grants go in order of priority, first come first served within one.
+ * - R6  A cost is waited for as long as its parts one after the other. Nothing is rounded, however long
  *     the limiter runs.
- * R7  What can never be granted, or is known to be granted later than the caller can wait, is refused
+ * - R7  What can never be granted, or is known to be granted later than the caller can wait, is refused
  *     at once.
  */
 export class RateLimiter<Name extends string = never>
