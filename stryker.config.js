@@ -1,48 +1,27 @@
 /**
- * The tests that answer for an internal file: of these primitives, besides its own. A mutant is tried
- * on the few tests that reach it, and those of everything else would only take longer to say the same.
+ * Internal files that are tested through the primitives that are made of them. All others have tests
+ * of their own, and a mutant is tried on those alone: it should die where its file is tested.
  */
-const PRIMITIVES_OF = {
-  abort: ['semaphore'],
-  arrivals: ['admission-queue'],
-  awaiters: ['semaphore'],
+const TESTED_THROUGH = {
   buckets: ['rate-limiter'],
   context: ['token-streamer', 'shared-resource'],
-  deadlines: ['semaphore'],
-  emitter: ['semaphore'],
   entry: ['admission-queue'],
-  execution: ['semaphore', 'admission-queue'],
   feed: ['token-streamer', 'token-sources'],
-  history: ['admission-queue'],
-  line: ['semaphore', 'admission-queue'],
   loader: ['shared-resource'],
   lobby: ['rate-limiter'],
-  merge: ['gate', 'token-streamer'],
-  metadata: ['session-manager'],
   outlet: ['token-streamer'],
-  pacer: ['token-streamer'],
   positions: ['admission-queue'],
-  'priority-line': ['admission-queue', 'rate-limiter'],
-  pushed: ['token-streamer', 'token-sources'],
-  'queue-meter': ['admission-queue'],
-  quote: ['rate-limiter'],
-  'rank-index': ['admission-queue'],
   replay: ['token-streamer'],
-  runs: ['semaphore', 'rate-limiter'],
-  'service-times': ['admission-queue'],
+  runs: ['semaphore'],
   session: ['session-manager'],
-  'session-log': ['session-manager'],
-  source: ['token-streamer', 'token-sources'],
   'stream-handle': ['token-streamer'],
-  tally: ['semaphore'],
-  window: ['admission-queue'],
 };
 
 function testsOf(file) {
   const path = file.replace(/^src\//, '').replace(/\.ts(:.*)?$/, '');
   if (path.startsWith('http/')) return ['tests/http/*.test.ts'];
   const own = [`tests/${path}{,.*}.test.ts`, `tests/regressions/${path}.test.ts`];
-  const primitives = path.startsWith('internal/') ? PRIMITIVES_OF[path.slice(9)] : undefined;
+  const primitives = path.startsWith('internal/') ? TESTED_THROUGH[path.slice(9)] : undefined;
   return [...own, ...(primitives ?? []).map((name) => `tests/${name}.test.ts`)];
 }
 
