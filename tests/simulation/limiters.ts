@@ -66,10 +66,11 @@ export class Bounds {
     }
   }
 
-  take(tokens: number): void {
+  /** `mayBeBefore`: it may have been taken before what an upstream said has lowered the rest. */
+  take(tokens: number, mayBeBefore = false): void {
     for (const level of [this, this.own]) {
       if (level === undefined) continue;
-      level.high -= tokens * this.token;
+      if (level !== this || !mayBeBefore) level.high -= tokens * this.token;
       level.low -= tokens * this.token;
     }
   }
@@ -165,6 +166,8 @@ class LimiterWatch extends Watch<LeaseCall> {
   pausedUntil = 0;
   /** Whether something other than arrivals has changed what will be there when. */
   moved = false;
+  /** Whether an upstream has said something since everything was at rest. */
+  synced = false;
   #latest = 0;
   replay: Map<number, number> | undefined;
 
@@ -215,7 +218,8 @@ class LimiterWatch extends Watch<LeaseCall> {
   override begun(call: LeaseCall): void {
     super.begun(call);
     this.refill();
-    for (const [index, bounds] of this.bounds.entries()) bounds.take(call.demand[index]!);
+    for (const [index, bounds] of this.bounds.entries())
+      bounds.take(call.demand[index]!, this.synced);
   }
 
   /** What has been used instead of the estimate. */
@@ -283,6 +287,7 @@ class LimiterWatch extends Watch<LeaseCall> {
     this.#checkHead(waiting);
     this.#checkLatest(waiting.at(-1), waiting);
     this.moved = false;
+    this.synced = false;
     if (waiting.length === 0) this.#checkPromise();
     const needed = waiting.length > 0 ? 1 : 0;
     if (this.clock.armed !== needed)
@@ -452,6 +457,7 @@ export class WatchedLimiter extends RateLimiter<LimitName> {
       const { remaining, resetMs = Infinity } = count;
       const bounds = watch.bounds[index]!;
       bounds.hold(remaining, watch.sim.now + resetMs, watch.sim.now);
+      watch.synced = true;
       if (options?.raise === true) bounds.raise(remaining);
       watch.moved = true;
     }

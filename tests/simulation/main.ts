@@ -6,6 +6,8 @@ import { type RunResult, simulate } from './runner.ts';
  * npm run simulate -- --seed S --steps N     one run, the same each time
  * npm run simulate -- --minutes M            new seeds for so long, each of 20 000 steps
  * npm run simulate -- --seed S --minutes M   the seeds from S on
+ *
+ * --only S1,Q1 looks at these promises alone; --json prints the result in a form for programs.
  */
 
 const { values } = parseArgs({
@@ -13,6 +15,7 @@ const { values } = parseArgs({
     seed: { type: 'string' },
     steps: { type: 'string' },
     minutes: { type: 'string' },
+    only: { type: 'string' },
     json: { type: 'boolean', default: false },
   },
 });
@@ -31,6 +34,8 @@ const first = values.seed === undefined ? Date.now() % 2 ** 31 : number('seed', 
 const minutes = values.minutes === undefined ? 0 : number('minutes', values.minutes);
 const stepsEach = number('steps', values.steps ?? '20000');
 
+const only = values.only === undefined ? undefined : new Set(values.only.split(','));
+
 const since = performance.now();
 const secondsGone = (): number => (performance.now() - since) / 1000;
 let seed = first;
@@ -38,7 +43,7 @@ let steps = 0;
 let result: RunResult;
 if (!values.json) say(`Start seed ${first}`);
 do {
-  result = await simulate(seed++, stepsEach);
+  result = await simulate(seed++, stepsEach, only);
   steps += result.steps;
 } while (result.violation === undefined && secondsGone() < minutes * 60);
 

@@ -58,6 +58,8 @@ class QueueWatch extends Watch<TicketCall> {
   line: { readonly call: TicketCall; readonly placedAt: number }[] = [];
   readonly followers = new Set<Follower>();
   readonly finished: string[] = [];
+  /** Who got in with an id for the last time. */
+  readonly latest = new Map<string, TicketCall>();
   replay: Set<string> | undefined;
   paused = false;
   readonly counts = { accepted: 0, completed: 0, failed: 0, refused: 0, overrun: 0 };
@@ -119,7 +121,10 @@ class QueueWatch extends Watch<TicketCall> {
       if (options.enqueuedAt !== undefined) this.reordered = true;
       this.place(call, Math.min(options.enqueuedAt ?? this.sim.now, this.sim.now));
     } else if (verdict !== 'grant') this.counts.refused++;
-    if (verdict === 'wait' || verdict === 'grant') this.counts.accepted++;
+    if (verdict === 'wait' || verdict === 'grant') {
+      this.counts.accepted++;
+      this.latest.set(call.key, call);
+    }
     return call;
   }
 
@@ -216,7 +221,14 @@ class QueueWatch extends Watch<TicketCall> {
   }
 
   #standing(): { readonly call: TicketCall; readonly placedAt: number }[] {
-    return this.line.filter(({ call }) => call.waits && !call.isVictim);
+    // Answers are seen a bit later than they are given.
+    return this.line.filter(
+      ({ call }) =>
+        call.waits &&
+        !call.isVictim &&
+        call.limits.signal?.aborted !== true &&
+        (call.ticket === undefined || call.ticket.status === 'waiting'),
+    );
   }
 
   #sheds(priority: number): boolean {
@@ -348,8 +360,7 @@ export class WatchedQueue extends AdmissionQueue {
 
   override setPriority(id: string, priority: number): boolean {
     const call = this.callOf(id);
-    const moves =
-      call?.ticket === undefined ? call?.waits === true : call.ticket.status === 'waiting';
+    const moves = this.position(id) > 0;
     if (call !== undefined && moves && call.urgency !== priority) {
       call.urgency = priority;
       this.watch.reordered = true;
@@ -456,7 +467,9 @@ export class WatchedQueue extends AdmissionQueue {
     };
     on('queued', ({ id }) => waiting.add(id));
     on('started', ({ id }) => {
-      const first = watch.line.find(({ call }) => waiting.has(call.key));
+      const first = watch.line.find(
+        ({ call }) => waiting.has(call.key) && watch.latest.get(call.key) === call,
+      );
       if (waiting.delete(id) && first !== undefined && !watch.reordered && first.call.key !== id) {
         if (watch.line.some(({ call }) => call.key === id)) {
           watch.fail('Q3', `${id} starts before ${first.call.key}`);

@@ -21,29 +21,39 @@ const MAX_ROUNDS = 300;
  * those of worlds one after the other: each lasts some hundred steps and is then brought to its end.
  * The same seed gives the same run. Nothing else may run in the process meanwhile.
  */
-export async function simulate(seed: number, steps: number): Promise<RunResult> {
-  const sim = new Sim(seed);
+export async function simulate(
+  seed: number,
+  steps: number,
+  only?: ReadonlySet<string>,
+): Promise<RunResult> {
+  const sim = new Sim(seed, only);
   using _ = catchUncaught(sim);
   // Most of the time would go into the stacks of errors that are thrown on purpose.
   const { stackTraceLimit } = Error;
   Error.stackTraceLimit = 0;
   let made = 0;
-  while (made < steps && sim.violation === undefined) {
-    const world = new World(sim);
-    const end = Math.min(steps, made + sim.random.within(30, 300));
-    while (made < end && sim.violation === undefined) {
-      await step(sim, world);
-      made++;
-    }
-    for (let round = 0; sim.violation === undefined; round++) {
-      made++;
-      if (round === MAX_ROUNDS || world.windDown(round)) {
-        world.checkAtEnd();
-        break;
+  try {
+    while (made < steps && sim.violation === undefined) {
+      const world = new World(sim);
+      const end = Math.min(steps, made + sim.random.within(30, 300));
+      while (made < end && sim.violation === undefined) {
+        await step(sim, world);
+        made++;
       }
-      await sim.clock.advance(round < 10 ? 5 : 50 * round);
-      world.checkAtRest();
+      for (let round = 0; sim.violation === undefined; round++) {
+        made++;
+        if (round === MAX_ROUNDS || world.windDown(round)) {
+          world.checkAtEnd();
+          break;
+        }
+        while (sim.violation === undefined && world.letGo()) await settle();
+        await sim.clock.advance(round < 10 ? 5 : 50 * round);
+        world.checkAtRest();
+      }
     }
+  } catch (error) {
+    sim.inspect(error);
+    sim.fail('I6', `something throws: ${String(error)}`);
   }
   Error.stackTraceLimit = stackTraceLimit;
   return { seed, steps: made, hash: sim.hash, violation: sim.violation, trace: sim.tail };

@@ -44,12 +44,15 @@ export class Sim {
   stormy = true;
   /** Does something, where user code is being called. */
   reenter: () => void = () => {};
+  readonly #only: ReadonlySet<string> | undefined;
   readonly #trace: string[] = [];
   #logged = 0;
   #hash = 0x811c9dc5;
 
-  constructor(seed: number) {
+  /** `only`: the promises of which anything is said; of all where it is not given. */
+  constructor(seed: number, only?: ReadonlySet<string>) {
     this.random = new Random(seed);
+    this.#only = only;
   }
 
   get now(): number {
@@ -79,7 +82,7 @@ export class Sim {
 
   /** Only the first one counts: what comes after it may follow from it. */
   fail(id: string, message: string): void {
-    if (this.violation !== undefined) return;
+    if (this.violation !== undefined || this.#only?.has(id) === false) return;
     this.log(`${id} is broken: ${message}`);
     this.violation = { id, message };
     this.tail = this.#latest();
@@ -87,8 +90,7 @@ export class Sim {
 
   /** An error of the library that says itself which promise it has found broken. */
   inspect(error: unknown): void {
-    if (error instanceof InvariantError)
-      this.fail(error.message.match(/\b[A-Z]\d+\b/)?.[0] ?? 'I6', error.message);
+    if (error instanceof InvariantError) this.fail(error.invariant, error.message);
   }
 
   /** Listens to a signal for the world. */

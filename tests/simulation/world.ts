@@ -51,6 +51,18 @@ const QUEUE_EVENTS = [
   'closed',
 ] as const satisfies (keyof AdmissionQueueEvents)[];
 
+/** What most of an epoch may be about. */
+const FOCUSES = [
+  undefined,
+  undefined,
+  /semaphore|permit|abort/,
+  /queue|ticket|abort/,
+  /limiter|lease|abort/,
+  /session|compose|abort/,
+  /stream/,
+  /resource|handle|abort/,
+];
+
 /** One of each primitive, in use by a crowd that keeps no rules, for a while. */
 export class World {
   readonly #sim: Sim;
@@ -271,9 +283,6 @@ export class World {
       if (sim.random.chance(0.4)) this.#shut();
     }
     sim.acts++;
-    for (const held of sim.held) held.finish();
-    for (const call of this.#permits) this.#semaphore.giveBack(call);
-    for (const call of this.#handles) this.#resource.giveBack(call);
     for (const call of this.#leases) {
       if (call.lease !== undefined) this.#limiter.watch.ended(call, true, call.lease);
     }
@@ -284,6 +293,26 @@ export class World {
     if (round < 2 || this.#isBusy()) return false;
     if (round % 2 === 0) return false;
     return this.#resource.isClosed || this.#close();
+  }
+
+  /** Gives back all that is held; false where nothing was. */
+  letGo(): boolean {
+    const { held } = this.#sim;
+    let any = held.size > 0;
+    for (const task of held) task.finish();
+    for (const call of this.#permits) {
+      if (call.permit === undefined) continue;
+      any = true;
+      this.#semaphore.giveBack(call);
+      this.#permits.delete(call);
+    }
+    for (const call of this.#handles) {
+      if (call.handle === undefined) continue;
+      any = true;
+      this.#resource.giveBack(call);
+      this.#handles.delete(call);
+    }
+    return any;
   }
 
   checkAtEnd(): void {
@@ -304,8 +333,6 @@ export class World {
 
   /** The last thing: what was loaded is disposed of. */
   #close(): boolean {
-    this.#permits.clear();
-    this.#handles.clear();
     this.#wait('the end of the resource', this.#resource, () => this.#resource.close());
     return false;
   }
@@ -406,14 +433,14 @@ export class World {
     const { random } = this.#sim;
     const kind = random.below(10);
     if (kind < 4) return undefined;
-    if (kind === 4) {
+    if (kind === 4 || kind === 5) {
       const slot = random.below(3);
       const shared = this.#shared[slot];
       if (shared?.signal.aborted === false) return shared.signal;
       this.#shared[slot] = this.#controller();
       return this.#shared[slot].signal;
     }
-    if (kind === 5 && random.chance(0.3)) return AbortSignal.abort(new Fault('aborted before'));
+    if (kind === 6 && random.chance(0.3)) return AbortSignal.abort(new Fault('aborted before'));
     return this.#controller().signal;
   }
 
@@ -475,7 +502,7 @@ export class World {
     const [sessions, resource, streamer] = [this.#sessions, this.#resource, this.#streamer];
     const weight = (): number => random.pick([0.6, 1, 1, 2]);
     const weightRun = (): { weight?: number } =>
-      random.chance(0.6) ? {} : { weight: random.within(1, 4) };
+      random.chance(0.5) ? {} : { weight: random.within(1, 4) };
     const cost = (): { cost?: number | { requests?: number; tokens?: number } } =>
       random.chance(0.3)
         ? {}
@@ -701,12 +728,13 @@ export class World {
         'abort',
         7,
         () => {
-          const controller = random.among(this.#controllers);
-          if (controller === undefined) return;
-          this.#controllers.delete(controller);
-          controller.abort(random.pick([new Fault('aborted'), undefined, 'a string', 0]));
+          const controller = random.chance(0.3)
+            ? this.#shared[random.below(3)]
+            : random.among(this.#controllers);
+          if (controller !== undefined) this.#abort(controller);
         },
       ],
+      ['abort a waiter', 5, () => this.#abortWaiter()],
       ['finish', 12, () => random.among(this.#sim.held)?.finish()],
       [
         'later',
@@ -743,7 +771,27 @@ export class World {
         },
       ]);
     }
-    return actions.map(([name, times, act]) => [name, Math.ceil(times * weight()), act]);
+    const focus = random.pick(FOCUSES);
+    return actions.map(([name, times, act]) => [
+      name,
+      Math.ceil(times * weight() * (focus?.test(name) === true ? 4 : 1)),
+      act,
+    ]);
+  }
+
+  #abort(controller: AbortController): void {
+    this.#controllers.delete(controller);
+    controller.abort(this.#sim.random.pick([new Fault('aborted'), undefined, 'a string', 0]));
+  }
+
+  /** The first in line of some primitive leaves, or another one who waits. */
+  #abortWaiter(): void {
+    const { random } = this.#sim;
+    const { waiting } = random.pick(this.#watches);
+    const call = random.chance(0.5) ? waiting[0] : waiting[random.below(waiting.length)];
+    for (const controller of this.#controllers) {
+      if (controller.signal === call?.limits.signal) this.#abort(controller);
+    }
   }
 
   #cancel(id: string | undefined): void {
