@@ -28,7 +28,7 @@ export class Time {
   #latest: number;
 
   /** `latest` is the highest reading that has been seen already. */
-  constructor(clock?: Clock, latest = -Infinity) {
+  constructor(clock?: Clock, latest: number = -Infinity) {
     this.clock = checkedClock(clock);
     this.#latest = latest;
   }
