@@ -96,6 +96,16 @@ describe('AdmissionQueue', () => {
     await expect(queue.enqueue(never).result).rejects.toThrow('The queue is closed.');
   });
 
+  it('names the call that was given an option it does not know', async () => {
+    const queue = new AdmissionQueue({ concurrency: 1 });
+    const options = { concurrency: 1, proirity: 1 } as never;
+    expect(() => new AdmissionQueue(options)).toThrow(/"proirity" of AdmissionQueue;/);
+    await expect(queue.run(never, options)).rejects.toThrow(/"concurrency" of run;/);
+    await expect(queue.enqueue(never, options).result).rejects.toThrow(/"concurrency" of enqueue;/);
+    expect(() => queue.close(options)).toThrow(/"concurrency" of close;/);
+    expect(queue.stats()).toMatchObject({ active: 0, closed: false });
+  });
+
   it('tells `compose` which options it knows', () => {
     expect([...new AdmissionQueue({ concurrency: 1 })[optionNames]].toSorted()).toEqual([
       'enqueuedAt',

@@ -209,6 +209,21 @@ describe('RateLimiter', () => {
     });
   });
 
+  it('names the call that was given an option it does not know', async () => {
+    const { limiter } = setUp({ limit: 1 });
+    const options = { limit: 1, cots: 1 } as never;
+    expect(() => new RateLimiter(options)).toThrow(/"cots" of RateLimiter;/);
+    await expect(limiter.acquire(options)).rejects.toThrow(/"limit" of acquire;/);
+    await expect(limiter.run(never, options)).rejects.toThrow(/"limit" of run;/);
+    expect(() => limiter.sync(options)).toThrow(/"cots" of sync;/);
+    expect(() => limiter.sync({ remaining: 1 }, options)).toThrow(/"limit" of sync;/);
+    expect(() => limiter.configure(options)).toThrow(/"cots" of configure;/);
+    expect(() => limiter.close(options)).toThrow(/"limit" of close;/);
+    const named = new RateLimiter({ limits: { a: { limit: 1 } } });
+    expect(() => named.sync({ a: options })).toThrow(/"cots" of sync of "a";/);
+    expect(() => named.configure({ b: {} } as never)).toThrow(/"b" of configure;/);
+  });
+
   it('tells `compose` which options it knows', () => {
     expect([...setUp({ limit: 1 }).limiter[optionNames]].toSorted()).toEqual([
       'cost',

@@ -71,6 +71,17 @@ describe('Semaphore', () => {
     await expect(semaphore.acquire()).rejects.toThrow('The semaphore is closed.');
   });
 
+  it('names the call that was given an option it does not know', async () => {
+    const semaphore = new Semaphore(1);
+    const options = { capacity: 1, wieght: 1 } as never;
+    expect(() => new Semaphore(options)).toThrow(/"wieght" of Semaphore;/);
+    await expect(semaphore.acquire(options)).rejects.toThrow(/"capacity" of acquire;/);
+    await expect(semaphore.run(never, options)).rejects.toThrow(/"capacity" of run;/);
+    expect(() => semaphore.close(options)).toThrow(/"capacity" of close;/);
+    await expect(semaphore.acquire({ graceMs: 1 } as never)).rejects.toThrow(/"graceMs"/);
+    expect(semaphore.stats()).toMatchObject({ active: 0, refused: 0, closed: false });
+  });
+
   it('tells `compose` which options it knows', () => {
     expect([...new Semaphore(1)[optionNames]].toSorted()).toEqual([
       'graceMs',

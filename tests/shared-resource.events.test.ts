@@ -77,6 +77,16 @@ describe('SharedResource', () => {
     await expect(resource.reload()).rejects.toThrow('The shared resource is closed.');
   });
 
+  it('names the call that was given an option it does not know', async () => {
+    const resource = new SharedResource({ load: never });
+    const options = { load: never, mxaUsers: 1 } as never;
+    expect(() => new SharedResource(options)).toThrow(/"mxaUsers" of SharedResource;/);
+    await expect(resource.acquire(options)).rejects.toThrow(/"load" of acquire;/);
+    await expect(resource.run(never, options)).rejects.toThrow(/"load" of run;/);
+    expect(() => resource.configure(options)).toThrow(/"mxaUsers" of configure;/);
+    await expect(resource.acquire({ graceMs: 1 } as never)).rejects.toThrow(/"graceMs"/);
+  });
+
   it('tells `compose` which options it knows', () => {
     expect([...new SharedResource({ load: never })[optionNames]].toSorted()).toEqual([
       'graceMs',
