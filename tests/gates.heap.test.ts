@@ -13,7 +13,7 @@ async function play(program: string): Promise<unknown> {
 }
 
 describe('every gate', () => {
-  it('leaves nothing of a million uses, nor on the signal that they share', async () => {
+  it('leaves nothing of a million uses, nor on the signal that they share (H128, H129)', async () => {
     const figures = (await play('heap-of-cycles.ts')) as Record<string, { growthBytes: number }>;
     for (const [name, { growthBytes, ...rest }] of Object.entries(figures)) {
       expect(growthBytes, name).toBeLessThan(1_000_000);
@@ -23,7 +23,7 @@ describe('every gate', () => {
     expect(Object.keys(figures)).toEqual([...names, 'composed']);
   }, 120_000);
 
-  it('keeps no process alive by which it is only held', async () => {
+  it('keeps no process alive by which it is only held (H132)', async () => {
     const text = expect.stringContaining('event: done');
     expect(await play('idle.ts')).toEqual({ permit: 1, keys: 1, text });
   }, 120_000);

@@ -7,7 +7,7 @@ import { describe, expect, it } from 'vitest';
 const script = fileURLToPath(new URL('support/heap-of-waiters.ts', import.meta.url));
 
 describe('AdmissionQueue, Semaphore', () => {
-  it('serve a million who wait, without recursion, and keep none of them', async () => {
+  it('serve a million who wait, without recursion, and keep none of them (H108, H116)', async () => {
     const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', script]);
     expect(JSON.parse(stdout)).toEqual({
       queue: { waiting: 999_950, served: 999_950, retained: 0, left: 0, active: 0 },

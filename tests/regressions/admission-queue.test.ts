@@ -134,7 +134,7 @@ describe('the line', () => {
     expect(queue.waiting).toBe(0);
   });
 
-  it('p-queue 10: fifty thousand who leave in any order, and five thousand who move, hold the loop up for seconds', async () => {
+  it('p-queue 10: fifty thousand who leave in any order, and five thousand who move, hold the loop up for seconds (H117, H118)', async () => {
     const queue = new AdmissionQueue({ concurrency: 1, maxWaiting: Infinity });
     void queue.run(never);
     const tickets: Ticket[] = Array.from({ length: 50_000 }, () => queue.enqueue(never));
