@@ -67,10 +67,13 @@ describe('RankIndex', () => {
     expect(room).toBeLessThan(1000);
   });
 
-  it('counts from the first in the line, wherever that is', () => {
-    const { line, nodes } = filled(50);
-    for (const node of nodes.slice(0, 20)) line.remove(node);
+  it.each([
+    [50, 20],
+    [5000, 4970],
+  ])('counts from the first in the line, wherever that is: %i less %i', (length, gone) => {
+    const { line, nodes } = filled(length);
+    for (const node of nodes.slice(0, gone)) line.remove(node);
     const ranks = new RankIndex(line);
-    expect(nodes.slice(20).map((node) => ranks.rank(node))).toEqual([...Array(30).keys()]);
+    expect(nodes.slice(gone).map((node) => ranks.rank(node))).toEqual([...Array(30).keys()]);
   });
 });
