@@ -202,7 +202,15 @@ const SESSION_OPTIONS = new Set([
   'signal',
 ]);
 const SHUTDOWN_OPTIONS = new Set(['drainMs', 'forceMs']);
-const NO_OPTIONS: SessionOptions = {};
+/** Own properties all of them: what is missing would be looked for in `Object.prototype`. */
+const NO_OPTIONS: SessionOptions = {
+  provider: undefined,
+  model: undefined,
+  requestId: undefined,
+  metadata: undefined,
+  timeoutMs: undefined,
+  signal: undefined,
+};
 
 /**
  * Gives each request a session of its own: an id, a time limit, a signal, metadata that no other

@@ -273,9 +273,11 @@ export class Feed<T> implements Due {
       signal: this.#forGate.signal,
     };
     if (followsPosition && (gate[optionNames]?.has('onTicket') ?? true)) {
-      const theirs = this.#gateOptions['onTicket'] as ((ticket: PlaceInLine) => void) | undefined;
+      // Not what a polluted `Object.prototype` has.
+      const own = Object.hasOwn(this.#gateOptions, 'onTicket');
+      const theirs = own && (this.#gateOptions['onTicket'] as (ticket: PlaceInLine) => void);
       options['onTicket'] = (ticket: PlaceInLine): void => {
-        theirs?.(ticket);
+        if (theirs !== false) theirs(ticket);
         this.#follow(ticket);
       };
     }
