@@ -104,6 +104,23 @@ describe('docs/invariants.md', () => {
   );
 });
 
+describe('the table in the README', () => {
+  /** Rows by what they are about, without notes and the way up; the first of one name counts. */
+  const table = (page: string): Map<string, string> =>
+    new Map(
+      [...read(page).matchAll(/^\| (\w[^|]+) \| (.*) \|$/gm)]
+        .map(([, about, cells]) => [about!, cells!.replaceAll(/ [¹²³⁴⁵⁶]|\.\.\//g, '')] as const)
+        .toReversed(),
+    );
+
+  it('says what the whole one says', () => {
+    const whole = table('docs/comparison.md');
+    const both = [...table('README.md')].filter(([about]) => whole.has(about));
+    expect(both.length).toBeGreaterThanOrEqual(5);
+    for (const [about, cells] of both) expect([about, cells]).toEqual([about, whole.get(about)]);
+  });
+});
+
 describe('the pictures of the documentation', () => {
   const pictures = readdirSync(join(root, 'docs/images'));
   const texts = readdirSync(join(root, 'docs'), { recursive: true, encoding: 'utf8' })
