@@ -68,6 +68,29 @@ describe('RankIndex', () => {
   });
 
   it.each([
+    [1, 0, 64],
+    [32, 0, 64],
+    [33, 0, 128],
+    [64, 0, 128],
+    [65, 0, 256],
+    [5000, 4970, 64],
+  ])(
+    'has bits for twice the slots that are spanned, up to a power of two: %i less %i',
+    (length, gone, bits) => {
+      const { line, nodes } = filled(length);
+      for (const node of nodes.slice(0, gone)) line.remove(node);
+      const ranks = new RankIndex(line);
+      let used = length - gone;
+      for (; used < 1000; used++) {
+        const node = new Node();
+        line.push(node);
+        if (!ranks.append(node)) break;
+      }
+      expect(used).toBe(bits);
+    },
+  );
+
+  it.each([
     [50, 20],
     [5000, 4970],
   ])('counts from the first in the line, wherever that is: %i less %i', (length, gone) => {
