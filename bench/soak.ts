@@ -156,11 +156,14 @@ function heapOf(samples: readonly Sample[]): string {
   const residues = counted.map(
     ({ minutes, heapBytes }) => (heapBytes - meanBytes - slope * (minutes - meanMinutes)) ** 2,
   );
-  const error = Math.sqrt(meanOf(residues) / spread / Math.max(1, counted.length - 2));
+  const error = Math.sqrt(meanOf(residues) / spread / (counted.length - 2));
   const [first, warm, last] = [samples[0]!, counted[0]!, samples.at(-1)!].map(({ heapBytes }) =>
     (heapBytes / 2 ** 20).toFixed(1),
   );
-  const perMinute = `${(slope / 1024).toFixed(0)} ± ${(error / 1024).toFixed(0)} kB a minute`;
+  const perMinute =
+    counted.length < 3
+      ? 'too short to tell'
+      : `${(slope / 1024).toFixed(0)} ± ${(error / 1024).toFixed(0)} kB a minute`;
   return `${first} MB, ${warm} when warm, ${last} at the end; from there ${perMinute}`;
 }
 
