@@ -16,7 +16,10 @@ import type { Line, Slotted } from './line.ts';
  */
 export class RankIndex<T extends Slotted> {
   readonly #bits: Uint32Array;
-  /** `#tree[i]` counts the words that end with word `i - 1`, as many as the lowest set bit of `i`. */
+  /**
+   * `#tree[i]` counts the words that end with word `i - 1`, as many as the lowest set bit of `i`. Nobody
+   * asks for the sum of all of them.
+   */
   readonly #tree: Int32Array;
   /** The slot of the first bit. */
   readonly #base: number;
@@ -27,15 +30,15 @@ export class RankIndex<T extends Slotted> {
     const span = first === undefined ? 0 : last!.slot - first.slot + 1;
     const words = 1 << (32 - Math.clz32((2 * Math.max(span, 32) - 1) >>> 5));
     this.#bits = new Uint32Array(words);
-    this.#tree = new Int32Array(words + 1);
+    this.#tree = new Int32Array(words);
     for (const node of line) {
       const bit = node.slot - this.#base;
       this.#bits[bit >>> 5]! |= 1 << (bit & 31);
     }
-    for (let word = 1; word <= words; word++) {
+    for (let word = 1; word < words; word++) {
       this.#tree[word]! += ones(this.#bits[word - 1]!);
       const parent = word + (word & -word);
-      if (parent <= words) this.#tree[parent]! += this.#tree[word]!;
+      if (parent < words) this.#tree[parent]! += this.#tree[word]!;
     }
   }
 
