@@ -69,15 +69,16 @@ describe('a prototype that was polluted before the import', () => {
       found.push(clock.timers, Object.entries(session), stats);
       for (const name of Object.keys(Object.prototype)) delete Object.prototype[name];
       console.log(JSON.stringify(found));`;
-    const names = [
-      ...['capacity', 'maxWaiting', 'maxHoldMs', 'clock', 'weight', 'signal', 'waitTimeoutMs'],
-      ...['runTimeoutMs', 'graceMs', 'concurrency', 'priorities', 'defaultPriority', 'overflow'],
-      ...['history', 'generateId', 'id', 'key', 'priority', 'metadata', 'enqueuedAt', 'onTicket'],
-      ...['limit', 'intervalMs', 'burst', 'limits', 'maxPauseMs', 'cost', 'a', 'b', 'idleMs'],
-      ...['maxActive', 'timeoutMs', 'timeoutFor', 'cleanupTimeoutMs', 'logKeys', 'requestId'],
-      ...['provider', 'model', 'heartbeatMs', 'stallMs', 'highWaterMark', 'gate', 'polluted'],
-    ];
-    const pollution = `for (const name of ${JSON.stringify(names)}) Object.prototype[name] = 7;`;
+    const names = `
+      capacity maxWaiting maxHoldMs clock weight signal waitTimeoutMs runTimeoutMs graceMs
+      concurrency priorities defaultPriority overflow history generateId id key priority
+      metadata enqueuedAt onTicket limit intervalMs burst limits maxPauseMs cost a b
+      idleMs maxActive timeoutMs timeoutFor cleanupTimeoutMs logKeys requestId provider
+      model heartbeatMs stallMs highWaterMark gate polluted format toText drainMs forceMs
+      waiting raise load maxUsers accessTimeoutMs loadTimeoutMs teardownGraceMs exposeErrors`;
+    const pollution = `for (const name of ${JSON.stringify(names.trim().split(/\s+/))}) {
+      Object.prototype[name] = 7;
+    }`;
     const [clean, polluted] = [await printed('', scenario), await printed(pollution, scenario)];
     expect(polluted).toEqual(clean);
     expect(clean).toEqual(
