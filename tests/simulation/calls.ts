@@ -151,6 +151,7 @@ export abstract class Watch<C extends Call> {
       }
       // Reading it half of the time: what is not read must not be needed.
       if (call.id % 2 === 0) call.taskSignal = context.signal;
+      const { sim } = this;
       let result: T | PromiseLike<T>;
       try {
         result = task(context);
@@ -158,7 +159,7 @@ export abstract class Watch<C extends Call> {
         this.ended(call, false, error);
         throw error;
       }
-      this.#follow(call, result);
+      whenOver(sim, result, (ok, value) => this.ended(call, ok, value));
       return result;
     };
   }
@@ -254,23 +255,6 @@ export abstract class Watch<C extends Call> {
     return signals;
   }
 
-  #follow(call: C, result: unknown): void {
-    const settlement =
-      typeof result === 'object' && result !== null
-        ? (this.sim.settlements.get(result) ?? (result instanceof Promise ? result : undefined))
-        : undefined;
-    if (settlement === undefined) {
-      this.ended(call, true, result);
-      return;
-    }
-    // The platform's own `then`: the promise may have been given another one.
-    void Promise.prototype.then.call(
-      settlement,
-      (value) => this.ended(call, true, value),
-      (error: unknown) => this.ended(call, false, error),
-    );
-  }
-
   #answered(call: C, ok: boolean, value: unknown): void {
     this.sim.log(`${this.name} ${call.id} answered: ${ok ? 'ok' : nameOf(value)}`);
     this.sim.inspect(value);
@@ -337,6 +321,28 @@ export abstract class Watch<C extends Call> {
       this.calls.delete(call);
     }
   }
+}
+
+/** Tells when what a task has returned has settled: before the library hears of it. */
+export function whenOver(
+  sim: Sim,
+  result: unknown,
+  over: (ok: boolean, value: unknown) => void,
+): void {
+  const settlement =
+    typeof result === 'object' && result !== null
+      ? (sim.settlements.get(result) ?? (result instanceof Promise ? result : undefined))
+      : undefined;
+  if (settlement === undefined) {
+    over(true, result);
+    return;
+  }
+  // The platform's own `then`: the promise may have been given another one.
+  void Promise.prototype.then.call(
+    settlement,
+    (value) => over(true, value),
+    (error: unknown) => over(false, error),
+  );
 }
 
 function nameOf(error: unknown): string {

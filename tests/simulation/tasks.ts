@@ -34,7 +34,7 @@ export class Task {
   constructor(sim: Sim) {
     const { random } = sim;
     this.#sim = sim;
-    this.kind = random.chance(0.35) ? 'held' : random.pick(KINDS);
+    this.kind = random.chance(0.45) ? 'held' : random.pick(KINDS);
     this.#reaction = random.pick(REACTIONS);
     this.#readsSignal = random.chance(0.7);
     this.#hops = random.below(6);

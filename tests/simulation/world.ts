@@ -2,7 +2,7 @@ import type { AdmissionQueueEvents } from '../../src/admission-queue.ts';
 import { compose } from '../../src/gate.ts';
 import type { OpenSession } from '../../src/session-manager.ts';
 import { getEventListeners } from 'node:events';
-import type { Call, Watch } from './calls.ts';
+import { type Call, type Watch, whenOver } from './calls.ts';
 import { WatchedKeyed } from './keyeds.ts';
 import { type LeaseCall, WatchedLimiter } from './limiters.ts';
 import { WatchedQueue } from './queues.ts';
@@ -63,6 +63,8 @@ const FOCUSES = [
   /resource|handle|abort/,
 ];
 
+const ENDS = /^(finish|permit\.release|handle\.release)$/;
+
 /** One of each primitive, in use by a crowd that keeps no rules, for a while. */
 export class World {
   readonly #sim: Sim;
@@ -75,6 +77,10 @@ export class World {
   readonly #keyed: WatchedKeyed;
   readonly #watches: readonly Watch<Call>[];
   readonly #gates: readonly AnyGate[];
+  /** Where a task that runs has to hold a place, by its gate. */
+  readonly #holders: ReadonlyMap<AnyGate, readonly Watch<Call>[]>;
+  /** The composed tasks that run, by their async contexts. */
+  readonly #running = new Map<object, readonly Watch<Call>[]>();
   readonly #actions: readonly Action[];
   readonly #total: number;
   readonly #controllers = new Set<AbortController>();
@@ -110,7 +116,7 @@ export class World {
       new ClockView(sim, { ...faults, back: faults.back && backwards });
     const isHeard = (): boolean => random.chance(0.75);
     const crowded = random.chance(0.06);
-    const maxWaiting = (): number => (crowded ? 400 : random.pick([0, 1, 2, 4, 8, 1000]));
+    const maxWaiting = (): number => (crowded ? 400 : random.pick([0, 1, 3, 8, 1000, 1000]));
 
     this.#semaphore = new WatchedSemaphore(
       sim,
@@ -141,9 +147,9 @@ export class World {
       isHeard(),
     );
     const limit = (): { limit: number; intervalMs: number; burst: number } => ({
-      limit: random.within(1, 7),
-      intervalMs: random.pick([7, 10, 30, 100]),
-      burst: random.within(1, 8),
+      limit: random.within(1, 5),
+      intervalMs: random.pick([7, 30, 100]),
+      burst: random.within(1, 7),
     });
     this.#limiter = new WatchedLimiter(
       sim,
@@ -204,18 +210,35 @@ export class World {
       this.#resource.watch,
     ] as readonly unknown[] as readonly Watch<Call>[];
     // Each order goes one way, so that nobody waits for whom he keeps waiting.
-    this.#gates = [
-      queue,
-      compose(this.#sessions, queue),
-      compose(queue, limiter),
-      compose(queue, semaphore),
-      compose(this.#sessions, queue, limiter, semaphore),
-      compose(limiter, semaphore),
-      compose(queue, this.#resource),
-      this.#sessions,
-      semaphore,
-      limiter,
-    ] as readonly unknown[] as readonly AnyGate[];
+    const { watch: inSessions } = this.#sessions;
+    const { watch: inResource } = this.#resource;
+    const [inQueue, inLimiter, inSemaphore] = [queue.watch, limiter.watch, semaphore.watch];
+    const gates: readonly (readonly [gate: unknown, watches: readonly unknown[]])[] = [
+      [queue, [inQueue]],
+      [compose(this.#sessions, queue), [inSessions, inQueue]],
+      [compose(queue, limiter), [inQueue, inLimiter]],
+      [compose(queue, semaphore), [inQueue, inSemaphore]],
+      [
+        compose(this.#sessions, queue, limiter, semaphore),
+        [inSessions, inQueue, inLimiter, inSemaphore],
+      ],
+      [compose(limiter, semaphore), [inLimiter, inSemaphore]],
+      [compose(queue, this.#resource), [inQueue, inResource]],
+      [this.#sessions, [inSessions]],
+      [semaphore, [inSemaphore]],
+      [limiter, [inLimiter]],
+    ];
+    const hasGrace = new Set<unknown>([
+      ...(queue.watch.options.graceMs === undefined ? [] : [inQueue]),
+      ...(this.#sessions.watch.options.graceMs === undefined ? [] : [inSessions]),
+    ]);
+    this.#gates = gates.map(([gate]) => gate as AnyGate);
+    this.#holders = new Map(
+      gates.map(([gate, watches]) => [
+        gate as AnyGate,
+        watches.filter((watch) => !hasGrace.has(watch)) as Watch<Call>[],
+      ]),
+    );
     if (random.chance(0.5)) {
       for (const gate of [queue, limiter, semaphore]) this.#sessions.observe(gate);
     }
@@ -262,6 +285,7 @@ export class World {
     for (const watch of this.#watches) watch.checkAtRest();
     this.#streamer.checkAtRest(this.#sim);
     this.#keyed.checkAtRest();
+    this.#checkPlaces();
     // Twice as expensive as everything else together.
     if (this.#rests++ % 4 === 0) this.#checkListeners();
     for (const wait of this.#idleWaits) {
@@ -772,9 +796,13 @@ export class World {
       ]);
     }
     const focus = random.pick(FOCUSES);
+    // Where little comes to its end there are long lines.
+    const pace = random.pick([0.15, 0.4, 1]);
     return actions.map(([name, times, act]) => [
       name,
-      Math.ceil(times * weight() * (focus?.test(name) === true ? 4 : 1)),
+      Math.ceil(
+        10 * times * weight() * (focus?.test(name) === true ? 5 : 1) * (ENDS.test(name) ? pace : 1),
+      ),
       act,
     ]);
   }
@@ -846,13 +874,33 @@ export class World {
 
   #compose(): void {
     const gate = this.#sim.random.pick(this.#gates);
+    const token = {};
     this.#composed++;
     const over = (): void => void this.#composed--;
-    const promise = gate.run(this.#task(), this.#optionsFor(gate));
+    const task = this.#task();
+    const tapped = (context: { readonly signal: AbortSignal }): unknown => {
+      const result = task(context);
+      this.#running.set(token, this.#holders.get(gate)!);
+      whenOver(this.#sim, result, () => this.#running.delete(token));
+      return result;
+    };
+    const promise = this.#sim.context.run(token, () => gate.run(tapped, this.#optionsFor(gate)));
     promise.then(over, (error: unknown) => {
       over();
       this.#sim.inspect(error);
     });
+  }
+
+  /** While a task runs it holds a place in each of its gates, unless one has a grace. */
+  #checkPlaces(): void {
+    for (const [token, watches] of this.#running) {
+      for (const watch of watches) {
+        const holds = [...watch.calls].some(
+          (call) => call.context === token && call.startedAt !== undefined && !call.over,
+        );
+        if (!holds) watch.fail('I1', 'a task runs without a place');
+      }
+    }
   }
 
   #stream(): void {
