@@ -98,5 +98,7 @@ describe('RankIndex', () => {
     for (const node of nodes.slice(0, gone)) line.remove(node);
     const ranks = new RankIndex(line);
     expect(nodes.slice(gone).map((node) => ranks.rank(node))).toEqual([...Array(30).keys()]);
+    ranks.remove(nodes[gone + 7]!);
+    expect([7, 8, 29].map((at) => ranks.rank(nodes[gone + at]!))).toEqual([7, 7, 28]);
   });
 });
