@@ -5,5 +5,8 @@ export type InContext = <R>(fn: () => R) => R;
 
 /** Takes hold of the async context of whoever calls this. */
 export function captureContext(): InContext {
-  return AsyncLocalStorage.snapshot();
+  const captured = AsyncLocalStorage.snapshot();
+  // Entered as a copy: on Node 22, a storage's `run()` within it would change it until that returns, and
+  // with it what it is for who enters it meanwhile.
+  return (fn) => captured(() => AsyncLocalStorage.snapshot()(fn));
 }
