@@ -74,6 +74,74 @@ describe('AdmissionQueue', () => {
       expect(told(() => queue.enqueue(never))).toBe('refused');
     });
 
+    it('tell each story with ids, spans and the gauges after the change', async () => {
+      const clock = new ManualClock();
+      const queue = new AdmissionQueue({
+        concurrency: 1,
+        maxWaiting: 2,
+        overflow: 'shed',
+        graceMs: 5,
+        clock,
+      });
+      const events: [number, string, object][] = [];
+      for (const name of NAMES) {
+        queue.on(name, (payload) => events.push([clock.now(), name, payload]));
+      }
+      const after = (ms: number) => (): Promise<void> =>
+        new Promise((resolve) => clock.setTimeout(resolve, ms));
+      queue.enqueue(never, { id: 'a', key: 'k', runTimeoutMs: 10 });
+      await clock.advance(1);
+      queue.enqueue(never, { id: 'b', priority: 2, waitTimeoutMs: 3 });
+      await clock.advance(1);
+      queue.enqueue(never, { id: 'c', key: 'l', priority: 4 });
+      queue.enqueue(never, { id: 'd', key: 'm', priority: 4 });
+      await clock.advance(1);
+      queue.enqueue(never, { id: 'e', priority: 1 });
+      await clock.advance(2);
+      queue.cancel('e');
+      queue.enqueue(after(2), { id: 'f' });
+      await clock.advance(13);
+      queue.pause();
+      queue.enqueue(() => Promise.reject('broken'), { id: 'g' });
+      queue.resize(2);
+      queue.resume();
+      await clock.advance(1);
+      queue.close();
+      const key = undefined;
+      const a = { id: 'a', key: 'k', priority: 5, waitedMs: 0 };
+      const b = { id: 'b', key, priority: 2 };
+      const c = { id: 'c', key: 'l', priority: 4 };
+      const e = { id: 'e', key, priority: 1 };
+      const f = { id: 'f', key, priority: 5 };
+      const g = { id: 'g', key, priority: 5, waitedMs: 0 };
+      const left = { ranMs: undefined, active: 1 };
+      expect(events).toEqual([
+        [0, 'started', { ...a, active: 1, waiting: 0 }],
+        [0, 'saturated', { active: 1, waiting: 0 }],
+        [1, 'queued', { ...b, active: 1, waiting: 1 }],
+        [2, 'queued', { ...c, active: 1, waiting: 2 }],
+        [2, 'refused', { key: 'm', priority: 4, code: 'ERR_QUEUE_FULL', active: 1, waiting: 2 }],
+        [3, 'shed', { ...c, waitedMs: 1, ...left, waiting: 1 }],
+        [3, 'queued', { ...e, active: 1, waiting: 2 }],
+        [4, 'timedOut', { ...b, waitedMs: 3, ...left, waiting: 1 }],
+        [5, 'cancelled', { ...e, waitedMs: 2, ...left, waiting: 0 }],
+        [5, 'queued', { ...f, active: 1, waiting: 1 }],
+        [10, 'timedOut', { ...a, ranMs: 10, active: 1, waiting: 1 }],
+        [15, 'overrun', { ...a, ranMs: 15, active: 0, waiting: 1 }],
+        [15, 'started', { ...f, waitedMs: 10, active: 1, waiting: 0 }],
+        [17, 'completed', { ...f, waitedMs: 10, ranMs: 2, active: 0, waiting: 0 }],
+        [17, 'idle', { active: 0, waiting: 0 }],
+        [18, 'paused', { active: 0, waiting: 0 }],
+        [18, 'queued', { id: 'g', key, priority: 5, active: 0, waiting: 1 }],
+        [18, 'resized', { concurrency: 2, active: 0, waiting: 1 }],
+        [18, 'resumed', { active: 0, waiting: 1 }],
+        [18, 'started', { ...g, active: 1, waiting: 0 }],
+        [18, 'failed', { ...g, ranMs: 0, error: 'broken', active: 0, waiting: 0 }],
+        [18, 'idle', { active: 0, waiting: 0 }],
+        [19, 'closed', { active: 0, waiting: 0 }],
+      ]);
+    });
+
     it('tell that the queue is idle when the last one is rejected by its closing', async () => {
       const queue = new AdmissionQueue({ concurrency: 1 });
       queue.pause();
