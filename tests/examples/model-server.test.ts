@@ -362,7 +362,7 @@ describe('a server driven past `parallel`', () => {
 
 describe('a client that leaves', () => {
   it('frees its place at once while tokens flow', async () => {
-    const [server, client] = await start({ parallel: 1, decodeMsPerToken: 1 });
+    const [server, client] = await start({ parallel: 1, decodeMsPerToken: 1, minTokens: 1024 });
     const body = { model: 'trigram', messages: QUESTION };
     for (let round = 1; round <= 10; round += 1) {
       const stream = await client.chat.completions.create({ ...body, stream: true });
