@@ -1,3 +1,4 @@
+import { LoadTimeoutError } from 'sluice';
 import {
   type ResourceHandle,
   SharedResource,
@@ -64,6 +65,94 @@ describe('SharedResource', () => {
       expect(told(() => void resource.close())).toBe('cancelled');
       expect(told(() => void resource.close())).toBe('');
       expect(told(() => ignore(resource.run(never)))).toBe('refused');
+    });
+  });
+
+  it('tells its story with ids, spans and the gauges after the change', async () => {
+    const clock = new ManualClock();
+    const after = (ms: number): Promise<void> =>
+      new Promise((resolve) => clock.setTimeout(resolve, ms));
+    let disposals = 0;
+    const resource = new SharedResource({
+      load: () => after(5).then(() => Promise.reject('no')),
+      fallback: () => after(3).then(() => 'spare'),
+      dispose: () => {
+        if (disposals++ > 0) throw 'stuck';
+      },
+      maxUsers: 1,
+      loadTimeoutMs: 50,
+      loadGraceMs: 10,
+      clock,
+    });
+    const events: [number, string, object][] = [];
+    for (const name of NAMES) {
+      resource.on(name, (payload) => events.push([clock.now(), name, payload]));
+    }
+    const held = resource.acquire();
+    await clock.advance(10);
+    ignore(resource.acquire({ waitTimeoutMs: 2 }));
+    const quitter = new AbortController();
+    ignore(resource.acquire({ signal: quitter.signal }));
+    ignore(resource.acquire({ waitTimeoutMs: 0 }));
+    await clock.advance(3);
+    quitter.abort();
+    (await held).release();
+    ignore(resource.run(never, { runTimeoutMs: 1, graceMs: 1 }));
+    await clock.advance(7);
+    resource.configure({ load: async () => 'second', fallback: undefined });
+    await resource.reload();
+    resource.configure({ load: never });
+    ignore(resource.reload());
+    await clock.advance(60);
+    await resource.close();
+    const refusal = { code: 'ERR_WAIT_TIMEOUT', active: 1, waiting: 2 };
+    expect(events).toEqual([
+      [0, 'queued', { id: 1, active: 0, waiting: 1 }],
+      [0, 'loading', { fallback: false }],
+      [5, 'loadFailed', { error: 'no', loadMs: 5, fallback: false }],
+      [5, 'loading', { fallback: true }],
+      [8, 'loaded', { loadMs: 3, fallback: true }],
+      [8, 'acquired', { id: 1, waitedMs: 8, active: 1, waiting: 0 }],
+      [10, 'queued', { id: 2, active: 1, waiting: 1 }],
+      [10, 'queued', { id: 3, active: 1, waiting: 2 }],
+      [10, 'refused', refusal],
+      [12, 'timedOut', { id: 2, waitedMs: 2, active: 1, waiting: 1 }],
+      [13, 'cancelled', { id: 3, waitedMs: 3, active: 1, waiting: 0 }],
+      [13, 'released', { id: 1, active: 0, waiting: 0 }],
+      [13, 'acquired', { id: 4, waitedMs: 0, active: 1, waiting: 0 }],
+      [15, 'overrun', { id: 4, ranMs: 2, active: 1, waiting: 0 }],
+      [15, 'released', { id: 4, active: 0, waiting: 0 }],
+      [20, 'loading', { fallback: false }],
+      [20, 'loaded', { loadMs: 0, fallback: false }],
+      [20, 'disposed', { active: 0, waiting: 0 }],
+      [20, 'loading', { fallback: false }],
+      [70, 'loadFailed', { error: new LoadTimeoutError(50), loadMs: 50, fallback: false }],
+      [80, 'loadOverrun', { ranMs: 60 }],
+      [80, 'disposeFailed', { error: 'stuck' }],
+      [80, 'closed', { active: 0, waiting: 0 }],
+    ]);
+    expect(resource.stats()).toEqual({
+      active: 0,
+      waiting: 0,
+      maxUsers: 1,
+      loaded: false,
+      loading: false,
+      closed: true,
+      lastAccessAt: 13,
+      acquired: 2,
+      queued: 3,
+      released: 2,
+      refused: 1,
+      cancelled: 1,
+      timedOut: 1,
+      overrun: 1,
+      loads: 4,
+      loadFailures: 2,
+      loadOverruns: 1,
+      disposed: 1,
+      disposeFailures: 1,
+      waitMs: { count: 1, mean: 8, max: 8 },
+      loadMs: { count: 2, mean: 1.5, max: 3 },
     });
   });
 
