@@ -234,7 +234,8 @@ class Context implements QueueContext {
  *
  * A task starts in the async context of whoever enqueued it: at once where a place is free, else in
  * a microtask of its own after the place was handed on. Joining and leaving are O(1) (O(log waiting)
- * with a timeout, or once positions are asked for), whatever the length of the line.
+ * with a timeout, or once positions are asked for), whatever the length of the line. The limits hold
+ * within one process.
  *
  * @example
  * ```ts

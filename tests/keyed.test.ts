@@ -91,7 +91,7 @@ describe('Keyed', () => {
       ['with something active', { active: 1 }],
       ['somebody waits for', { waiting: 1 }],
       ['that remembers something', { full: false }],
-    ])('never forgets an instance %s: a new key is refused (H287)', (_, state) => {
+    ])('never forgets an instance %s: a new key is refused (H151, H287)', (_, state) => {
       const { keyed, made } = setUp(2);
       const a = Object.assign(keyed.get('a'), state);
       const b = Object.assign(keyed.get('b'), state);
@@ -232,7 +232,7 @@ describe('Keyed', () => {
   });
 
   describe('idleMs', () => {
-    it('forgets what has not been asked for, between once and twice that time after', async () => {
+    it('forgets what has not been asked for, between once and twice that time after (H126)', async () => {
       const { clock, keyed } = setUp(10, 1000);
       keyed.get('a');
       keyed.get('b');
@@ -409,7 +409,7 @@ describe('Keyed', () => {
       queues.get('b');
     });
 
-    it('holds at most maxKeys of a million one-shot keys, and nothing in the end (H261)', async () => {
+    it('holds at most maxKeys of a million one-shot keys, and nothing in the end (H126, H151, H261)', async () => {
       const clock = new ManualClock();
       const limiters = new Keyed(() => new RateLimiter({ limit: 1000, clock }), {
         maxKeys: 1000,

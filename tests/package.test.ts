@@ -1,5 +1,14 @@
 import { execFile } from 'node:child_process';
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,6 +16,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
 import { build } from 'esbuild';
+import { publint } from 'publint';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import manifest from '../package.json' with { type: 'json' };
@@ -75,6 +85,9 @@ describe('the package', () => {
   /** An empty project that has installed the tarball. */
   let consumer: string;
   let packed: string[];
+  /** What was packed, and from where. */
+  let copy: string;
+  let tarball: string;
   /** What could not be imported before the optional peer was there, with the errors. */
   let unusable: string;
 
@@ -86,16 +99,17 @@ describe('the package', () => {
     work = mkdtempSync(join(tmpdir(), 'sluice-package-'));
     consumer = join(work, 'consumer');
     // In a copy, since packing builds: whatever uses `dist` meanwhile is not disturbed.
-    const copy = join(work, 'sluice');
+    copy = join(work, 'sluice');
     for (const name of PACKED_FROM) cpSync(join(root, name), join(copy, name), { recursive: true });
     symlinkSync(modules, join(copy, 'node_modules'));
     const { filename, files } = await pack(copy, '--pack-destination', work);
     packed = files.map(({ path }) => path);
+    tarball = join(work, filename);
 
     cpSync(join(root, 'LICENSE'), join(consumer, 'LICENSE'));
     inConsumer('package.json', '{ "private": true, "type": "module" }');
     const quiet = ['--prefer-offline', '--no-audit', '--no-fund'];
-    await run(consumer, 'npm', 'install', ...quiet, join(work, filename));
+    await run(consumer, 'npm', 'install', ...quiet, tarball);
     inConsumer(
       'without-peer.mjs',
       `for (const specifier of ${JSON.stringify(specifiers)}) {
@@ -138,11 +152,33 @@ describe('the package', () => {
     expect(manifest).toMatchObject({ type: 'module', sideEffects: false });
   });
 
+  it('is the same byte by byte when it is packed again, whenever that is (H353)', async () => {
+    const later = new Date(Date.now() + 86_400_000);
+    for (const path of packed) utimesSync(join(copy, path), later, later);
+    const again = join(work, 'again');
+    mkdirSync(again);
+    const { filename } = await pack(copy, '--ignore-scripts', '--pack-destination', again);
+    expect(readFileSync(join(again, filename)).equals(readFileSync(tarball))).toBe(true);
+  }, 120_000);
+
+  it('resolves with its types wherever it may be imported: publint and attw (H357)', async () => {
+    const bytes = readFileSync(tarball);
+    const { messages } = await publint({
+      pack: { tarball: bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length) },
+      strict: true,
+    });
+    expect(messages).toEqual([]);
+    // Fails, and with it the test, where it finds anything.
+    const attw = join(modules, '.bin/attw');
+    const told = await run(work, attw, tarball, '--profile', 'esm-only', '--format', 'json');
+    expect(JSON.parse(told)).not.toHaveProperty('error');
+  }, 120_000);
+
   it('needs its optional peer for one subpath only', () => {
     expect(unusable).toMatch(/^sluice\/read-events .*'eventsource-parser'.*\n$/);
   });
 
-  it('is imported and required by every subpath, and is the same thing each way', async () => {
+  it('is imported and required by every subpath, and is the same thing each way (H143)', async () => {
     inConsumer(
       'every.mjs',
       `import { createRequire } from 'node:module';

@@ -85,7 +85,7 @@ function interpreted(stream: string): Record[] {
 
 describe('the formats of server-sent events', () => {
   test.prop([texts])(
-    'events: every token comes back as it was, in one record (T-01, T-06, H314)',
+    'events: every token comes back as it was, in one record (T-01, T-06, H160, H161, H314)',
     async (tokens) => {
       const stream = await encode(tokens, { format: 'events' });
       const records = parsed(stream);
@@ -101,7 +101,7 @@ describe('the formats of server-sent events', () => {
   );
 
   test.prop([texts])(
-    'openai and ai-ui: the text comes back as it was (H314, H317)',
+    'openai and ai-ui: the text comes back as it was (H160, H161, H314, H317)',
     async (tokens) => {
       const whole = tokens.join('').toWellFormed();
       for (const format of ['openai', 'ai-ui'] as const) {
