@@ -25,6 +25,8 @@ const COLUMNS = [
   'lost',
   'a refusal took, p50, p99, most',
   'of that in the server, p99',
+  'a bare server took, p50, p99',
+  'a connection took, p99',
   'heap before, in the middle, after',
   'event loop late, p99',
   'active, waiting afterwards',
@@ -61,6 +63,10 @@ if (values.help) {
 
 function rowOf(report: Report): string[] {
   const { name, capacityPerSecond, askedPerSecond, outcomes, figures, delays, left } = report;
+  const bareMs = report.bareMs.toSorted((one, other) => one - other);
+  const connectedMs = outcomes
+    .map((each) => each.connectedMs)
+    .toSorted((one, other) => one - other);
   const finished = outcomes.filter(({ kind }) => kind === 'finished');
   const refused = outcomes.filter(({ kind }) => kind === 'refused');
   const refusedMs = refused.map(({ tookMs }) => tookMs).toSorted((one, other) => one - other);
@@ -77,6 +83,8 @@ function rowOf(report: Report): string[] {
     String(outcomes.length - finished.length - refused.length),
     [0.5, 0.99, 1].map((share) => `${percentile(refusedMs, share).toFixed(1)} ms`).join(', '),
     `${delays.refusalP99Ms.toFixed(1)} ms`,
+    [0.5, 0.99].map((share) => `${percentile(bareMs, share).toFixed(1)} ms`).join(', '),
+    `${percentile(connectedMs, 0.99).toFixed(1)} ms`,
     `${heaps.join(', ')} MB`,
     `${delays.delayP99Ms.toFixed(1)} ms`,
     `${left.active}, ${left.waiting}`,

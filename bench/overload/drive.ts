@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { Agent, type IncomingMessage, request } from 'node:http';
+import type { Socket } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -12,6 +13,8 @@ import type { Gauges, Subject } from './subjects.ts';
 interface Outcome {
   readonly kind: 'finished' | 'refused' | 'lost';
   readonly code: string;
+  /** Until there was a connection, and from then to the end of the answer. */
+  readonly connectedMs: number;
   readonly tookMs: number;
 }
 
@@ -23,6 +26,8 @@ export interface Report {
   readonly outcomes: readonly Outcome[];
   /** Before, in the middle, and when everybody had an answer and had hung up. */
   readonly figures: readonly [Figures, Figures, Figures];
+  /** How long a server took meanwhile that refuses everybody: as much is the machine's doing. */
+  readonly bareMs: readonly number[];
   /** When everybody had an answer. */
   readonly delays: Pick<Figures, 'delayP99Ms' | 'refusalP99Ms'>;
   readonly left: Gauges;
@@ -32,6 +37,8 @@ export interface Report {
 /** For a measurement of what it can do, and before that for everything to be warm. */
 const MEASURED_MS = 5000;
 const WARM_MS = 2000;
+const BARE = new URL('bare.ts', import.meta.url);
+const BARE_PER_SECOND = 20;
 /** Connections are kept open for less than servers do: one would hang up on what is just being sent. */
 const IDLE_MS = 2000;
 /** How long an example may keep its connections to a model open when nobody asks any more. */
@@ -45,6 +52,7 @@ export async function drive(subject: Subject, times: number, seconds: number): P
   const { name, args, env, title } = subject;
   const script = new URL(`../../examples/${name}/start.ts`, import.meta.url);
   const child = await startChild(script, { names: [title], args, env });
+  const bare = await startChild(BARE, { names: ['Bare'] });
   const client = new Client(child.urls[title]!, subject);
   await client.inClosedLoop(WARM_MS);
   const capacityPerSecond = subject.perSecond ?? (await client.inClosedLoop(MEASURED_MS));
@@ -53,10 +61,12 @@ export async function drive(subject: Subject, times: number, seconds: number): P
   await client.hangUp(child);
   const before = await child.figures();
   child.reset();
-  const [outcomes, middle] = await Promise.all([
+  const [outcomes, middle, refused] = await Promise.all([
     client.inOpenLoop(askedPerSecond, seconds),
     sleep(500 * seconds).then(() => child.figures()),
+    new Client(bare.urls['Bare']!, subject).inOpenLoop(BARE_PER_SECOND, seconds),
   ]);
+  await bare.end();
   const left = await client.left();
   const delays = await child.figures();
   await client.hangUp(child);
@@ -67,6 +77,7 @@ export async function drive(subject: Subject, times: number, seconds: number): P
     capacityPerSecond,
     askedPerSecond,
     outcomes,
+    bareMs: refused.map(({ tookMs }) => tookMs),
     figures: [before, middle, after],
     delays,
     left,
@@ -133,13 +144,21 @@ class Client {
   /** Never rejects. */
   async #ask(number: number): Promise<Outcome> {
     const begun = performance.now();
+    let connectedAt = Number.NaN;
     const ended = (kind: Outcome['kind'], code = ''): Outcome => ({
       kind,
       code,
-      tookMs: performance.now() - begun,
+      connectedMs: connectedAt - begun,
+      tookMs: performance.now() - connectedAt,
     });
     try {
-      const { headers, statusCode: status, body } = await this.#send(number);
+      const {
+        headers,
+        statusCode: status,
+        body,
+      } = await this.#send(number, () => {
+        connectedAt = performance.now();
+      });
       if (status === 200) {
         const why = whyNotWhole(headers, body);
         return why === undefined ? ended('finished') : ended('lost', why);
@@ -154,6 +173,7 @@ class Client {
 
   async #send(
     number: number,
+    onConnection: () => void,
   ): Promise<Pick<IncomingMessage, 'headers' | 'statusCode'> & { readonly body: string }> {
     // Of `fetch`, it would take more to send a request than to refuse it.
     const call = request(this.#url + this.#subject.path, {
@@ -162,6 +182,9 @@ class Client {
       headers: this.#subject.headers(number),
     });
     call.end(this.#subject.body(number));
+    const [socket] = (await once(call, 'socket')) as [Socket];
+    if (socket.connecting) await once(socket, 'connect');
+    onConnection();
     const [response] = (await once(call, 'response')) as [IncomingMessage];
     const { headers, statusCode } = response;
     return { headers, statusCode, body: await text(response) };

@@ -25,7 +25,7 @@ describe('overload.ts', () => {
     expect(err).toBe('');
     expect(code).toBe(0);
     const row = out.split('\n').find((line) => line.startsWith('| classification-api |'))!;
-    const [, rates, requests, finished, refused, lost, , , , , left] = row.split(' | ');
+    const [, rates, requests, finished, refused, lost, , , , , , , left] = row.split(' | ');
     expect([rates, requests, lost, left]).toEqual(['100.0, 300', '600', '0', '0, 0']);
     // None on a machine that takes longer to send them than it should.
     expect(refused).toMatch(/^(?:0|\d+ `429 ERR_RATE_LIMITED`)$/);
