@@ -1,6 +1,6 @@
 import { type Permit, Semaphore, type SemaphoreEvents } from 'sluice/semaphore';
 import { ManualClock } from 'sluice/testing';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 
 import { optionNames } from '../src/internal/options.ts';
 
@@ -60,6 +60,45 @@ describe('Semaphore', () => {
       expect(told(() => semaphore.close())).toBe('');
       expect(told(() => ignore(semaphore.run(never)))).toBe('refused');
     });
+  });
+
+  it('tells how long somebody had waited, from when it came', async () => {
+    const clock = new ManualClock();
+    const semaphore = new Semaphore({ capacity: 1, clock });
+    semaphore.tryAcquire();
+    await clock.advance(2);
+    const events = record(semaphore);
+    const quitter = new AbortController();
+    ignore(semaphore.acquire({ waitTimeoutMs: 4 }));
+    ignore(semaphore.acquire({ signal: quitter.signal }));
+    await clock.advance(3);
+    quitter.abort();
+    await clock.advance(1);
+    const gauges = { weight: 1, active: 1, available: 0 };
+    expect(events.slice(2)).toEqual([
+      ['cancelled', { id: 3, waitedMs: 3, ...gauges, waiting: 1 }],
+      ['timedOut', { id: 2, waitedMs: 4, ...gauges, waiting: 0 }],
+    ]);
+  });
+
+  it('refuses one whose signal aborts while it is being subscribed to, and leaves it', async () => {
+    const semaphore = new Semaphore(1);
+    semaphore.tryAcquire();
+    const quitter = new AbortController();
+    const { signal } = quitter;
+    const reason = new Error('gone');
+    Object.defineProperty(signal, 'addEventListener', {
+      value(...args: Parameters<EventTarget['addEventListener']>) {
+        EventTarget.prototype.addEventListener.apply(signal, args);
+        quitter.abort(reason);
+      },
+    });
+    const left = vi.spyOn(signal, 'removeEventListener');
+    const events = record(semaphore);
+    await expect(semaphore.acquire({ signal })).rejects.toBe(reason);
+    expect(left).toHaveBeenCalledOnce();
+    expect(events.map(([name]) => name)).toEqual(['refused']);
+    expect(semaphore.stats()).toMatchObject({ waiting: 0, queued: 0, cancelled: 0, refused: 1 });
   });
 
   it('says who is closed, to who waits and to who comes', async () => {
