@@ -567,7 +567,7 @@ export class AdmissionQueue
     const id = call.id ?? (this.#generateId && text('generateId()', this.#generateId()));
     if (id !== undefined && this.#known.has(id)) throw this.#refuse(call, new DuplicateIdError(id));
 
-    const now = this.#time.now();
+    const now = this.#time.read();
     // A record may come from a clock that was ahead of this one.
     const entry = new Entry(this.#owner, task, call, id, Math.min(call.enqueuedAt ?? now, now));
     if (!this.#paused && this.#running.length < this.#concurrency) {

@@ -110,10 +110,10 @@ export class Keyed<T extends KeyedInstance> {
     }
     // It may have asked for other keys.
     this.#makeRoom();
-    this.#young.set(key, made);
     if (this.#idleMs < Infinity && this.#alarm.at === Infinity) {
-      this.#alarm.set(this.#time.now() + this.#idleMs);
+      this.#alarm.set(this.#time.read() + this.#idleMs);
     }
+    this.#young.set(key, made);
     return made;
   }
 

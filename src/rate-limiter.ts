@@ -491,7 +491,7 @@ export class RateLimiter<Name extends string = never>
   tryAcquire(cost: Cost<Name> = 1): Lease<Name> | undefined {
     const demand = demandOf(this.#first, cost);
     if (this.#closed) return undefined;
-    this.#catchUp();
+    this.#catchUp(this.#refillStrictly());
     const id = ++this.#lastId;
     let lease: GrantedLease | undefined;
     if (this.#isOpen() && fits(this.#first, demand)) lease = this.#grant(id, demand, 0, false);
@@ -727,14 +727,20 @@ export class RateLimiter<Name extends string = never>
     return this.#lobby === undefined ? 0 : this.#lobby.pausedUntil;
   }
 
-  /** Brings the buckets up to now, and tells when that is. A clock that has gone back stands. */
+  /** Brings the buckets up to now, and tells when that is. A clock that has gone back stands, and so does
+   * one that tells no time any more. */
   #refill(): number {
+    const now = this.#settings.clock.now();
+    return refillAll(this.#first, Number.isFinite(now) ? ticksAt(now) : this.#first.at);
+  }
+
+  /** The same for a newcomer, who can be refused: throws where the clock tells no time. */
+  #refillStrictly(): number {
     return refillAll(this.#first, ticksAt(readingOf(this.#settings.clock)));
   }
 
   /** What time has brought: a late timer must not decide who comes first. */
-  #catchUp(): number {
-    const now = this.#refill();
+  #catchUp(now: number = this.#refill()): number {
     if (this.#lobby !== undefined) this.#pump(now);
     return now;
   }
@@ -757,7 +763,7 @@ export class RateLimiter<Name extends string = never>
     const impossible = this.#impossible(demand);
     if (impossible !== undefined) throw this.#refuse(id, demand, impossible);
     const priority = call.priority ?? this.#settings.priorities;
-    const now = this.#catchUp();
+    const now = this.#catchUp(this.#refillStrictly());
     if (!this.#anyBefore(priority) && this.#pausedUntil === 0 && fits(this.#first, demand)) {
       const lease = this.#grant(id, demand, 0, call.runs);
       // The first in line, who is less urgent, waits longer for that.

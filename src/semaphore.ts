@@ -551,7 +551,7 @@ export class Semaphore
 
   #join(call: Call, task: Waiter['task']): Waiter {
     const { weight, signal, waitTimeoutMs } = call;
-    const now = this.#time.now();
+    const now = this.#time.read();
     const waiter = new Waiter(++this.#lastId, now, call, task);
     if (signal !== undefined) {
       this.#signals.add(signal, waiter);
@@ -588,7 +588,7 @@ export class Semaphore
     const permit = new HeldPermit(id, weight, this.#giveBack);
     if (this.#maxHoldMs === Infinity) return permit;
     try {
-      permit.deadline = this.#holds.add(permit, this.#time.now() + this.#maxHoldMs);
+      permit.deadline = this.#holds.add(permit, this.#time.read() + this.#maxHoldMs);
       return permit;
     } catch (error) {
       permit.release();

@@ -502,7 +502,7 @@ export class SessionManager
       optionalText('requestId', given.requestId),
       optionalText('provider', given.provider),
       optionalText('model', given.model),
-      this.#time.now(),
+      this.#time.read(),
       (Kind as unknown) === TaskSession,
     );
     const session = new Kind(this.#host, log);

@@ -577,7 +577,7 @@ export class SharedResource<T>
   }
 
   #wait(call: Call, waitTimeoutMs: number): Promise<Handle<T>> {
-    const now = this.#time.now();
+    const now = this.#time.read();
     const waiter = new Waiter<T>(++this.#lastId, now, call);
     if (call.signal !== undefined) this.#signals.add(call.signal, waiter);
     this.#line.push(waiter);

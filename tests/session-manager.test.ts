@@ -909,7 +909,7 @@ describe('SessionManager', () => {
       expect(clock.timers).toBe(0);
     });
 
-    it('refuses new sessions and lets active ones finish', async () => {
+    it('refuses new sessions and lets active ones finish (H135)', async () => {
       const { clock, sessions } = manager();
       const { task, finish } = held<number>();
       const running = sessions.run(task);
@@ -924,7 +924,7 @@ describe('SessionManager', () => {
       expect(clock.timers).toBe(0);
     });
 
-    it('aborts what is left after drainMs and reports what is left after forceMs', async () => {
+    it('aborts what is left after drainMs and reports what is left after forceMs (H136)', async () => {
       const { clock, sessions } = manager({ generateId: (): string => `s${++count}` });
       let count = 0;
       const { task, finish } = held();

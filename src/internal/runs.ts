@@ -111,7 +111,7 @@ export class Runs<Hold> {
   /** What it throws, as a hostile signal does, is what the caller gets: nothing is held then. */
   #watch(hold: Hold, limits: RunLimits): Run<Hold> {
     try {
-      const now = this.#time.now();
+      const now = this.#time.read();
       const run = new Run(hold, limits, now, this.#over);
       if (limits.signal !== undefined) this.#signals.add(limits.signal, run);
       if (limits.runTimeoutMs < Infinity) {

@@ -33,9 +33,25 @@ export class Time {
     this.#latest = latest;
   }
 
-  /** The clock's reading in ms, or the highest one seen where it has gone back. */
+  /**
+   * The clock's reading in ms, or the highest one seen where it has gone back. Throws for what is no
+   * time: for newcomers, who can be refused.
+   */
+  read(): number {
+    return this.#take(readingOf(this.clock));
+  }
+
+  /**
+   * The same where somebody is let in or let go, which must not fail: a clock that tells no time any
+   * more has stood still.
+   */
   now(): number {
-    const now = readingOf(this.clock);
+    if (this.#latest === -Infinity) return this.read();
+    const now = this.clock.now();
+    return Number.isFinite(now) ? this.#take(now) : this.#latest;
+  }
+
+  #take(now: number): number {
     if (now > this.#latest) this.#latest = now;
     return this.#latest;
   }

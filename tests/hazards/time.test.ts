@@ -283,6 +283,35 @@ describe.each(GATE_NAMES)('the time of a %s', (name) => {
   });
 });
 
+describe.each(GATE_NAMES)(
+  'who is there when the clock tells no time any more, in a %s,',
+  (name) => {
+    it('is answered, and gives its place on (H090)', async () => {
+      const clock = new WildClock();
+      const gate = await freeGate(name, clock);
+      const held = Promise.withResolvers<string>();
+      const control = new AbortController();
+      const running = answersOf(gate.run(() => held.promise));
+      const next = answersOf(gate.run(() => 'next'));
+      const aborted = answersOf(gate.run(() => 'aborted', { signal: control.signal }));
+      const late = answersOf(gate.run(never, { waitTimeoutMs: 5000 }));
+      clock.time = Number.NaN;
+      control.abort('gone');
+      held.resolve('done');
+      await settle();
+      await clock.fire();
+      const served = name === 'RateLimiter' ? [] : ['next'];
+      expect([running, next, aborted]).toEqual([['done'], served, ['gone']]);
+      // The clock is well again: tokens come in, and times are over.
+      clock.time = 1000;
+      await clock.fire();
+      expect([next, late, gate.waiting]).toEqual([['next'], [], name === 'RateLimiter' ? 1 : 0]);
+      gate.close({ waiting: 'reject' });
+      expect(gate.waiting).toBe(0);
+    });
+  },
+);
+
 describe.each(HOLDING_NAMES)('at one instant, a %s', (name) => {
   it('lets what was released first beat a time that is over, and ends each wait once (H081, H083)', async () => {
     const clock = new HandClock();

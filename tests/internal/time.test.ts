@@ -64,6 +64,20 @@ describe('Time', () => {
   });
 
   describe('.now()', () => {
+    it('stands while the clock tells no time, once it has told any (H090)', () => {
+      let reading: unknown = Number.NaN;
+      const time = new Time(clockThat(() => reading));
+      expect(() => time.now()).toThrow(RangeError);
+      reading = 5;
+      expect(time.now()).toBe(5);
+      for (const bad of [Number.NaN, undefined, null, Infinity, -Infinity, '9']) {
+        reading = bad;
+        expect(time.now()).toBe(5);
+      }
+      reading = 6;
+      expect(time.now()).toBe(6);
+    });
+
     it('never goes back (H077)', () => {
       const readings = [5, 7.5, 3, -1, 7.5, 8];
       const time = new Time(clockThat(() => readings.shift()));
@@ -73,17 +87,21 @@ describe('Time', () => {
     it('takes a clock that counts from anywhere, below 0 too', () => {
       expect(new Time(clockThat(() => -1e15)).now()).toBe(-1e15);
     });
+  });
 
+  describe('.read()', () => {
     it('throws for what is not a time, and takes it for nothing (H090)', () => {
       let reading: unknown = 5;
       const time = new Time(clockThat(() => reading));
-      time.now();
+      time.read();
       for (const bad of [Number.NaN, undefined, null, Infinity, -Infinity, '9', 9n, new Date(9)]) {
         reading = bad;
-        expect(() => time.now()).toThrow(RangeError);
+        expect(() => time.read()).toThrow(RangeError);
       }
       reading = 6;
-      expect(time.now()).toBe(6);
+      expect(time.read()).toBe(6);
+      reading = 3;
+      expect(time.read()).toBe(6);
     });
   });
 });
