@@ -169,6 +169,9 @@ class LimiterWatch extends Watch<LeaseCall> {
   /** Whether an upstream has said something since everything was at rest. */
   synced = false;
   #latest = 0;
+  #latestGranted = 0;
+  /** When the pause ends that there was when everything was at rest. */
+  #pausedBefore = 0;
   replay: Map<number, number> | undefined;
 
   constructor(sim: Sim, name: string, clock: ClockView, of: WatchedLimiter, options: Limited) {
@@ -217,6 +220,8 @@ class LimiterWatch extends Watch<LeaseCall> {
 
   override begun(call: LeaseCall): void {
     super.begun(call);
+    this.#latestGranted = Math.max(this.#latestGranted, call.id);
+    if (this.#pausedBefore > this.sim.now) this.fail('R3', `${call.id} is granted in a pause`);
     this.refill();
     for (const [index, bounds] of this.bounds.entries())
       bounds.take(call.demand[index]!, this.synced);
@@ -287,6 +292,7 @@ class LimiterWatch extends Watch<LeaseCall> {
     this.#checkHead(waiting);
     this.#checkLatest(waiting.at(-1), waiting);
     this.moved = false;
+    this.#pausedBefore = this.pausedUntil;
     this.synced = false;
     if (waiting.length === 0) this.#checkPromise();
     const needed = waiting.length > 0 ? 1 : 0;
@@ -305,7 +311,8 @@ class LimiterWatch extends Watch<LeaseCall> {
 
   /** Who came last could have known then that it would not be let in in its time (R7). */
   #checkLatest(call: LeaseCall | undefined, waiting: readonly LeaseCall[]): void {
-    const isNew = call !== undefined && call.id > this.#latest;
+    // Who came after it and was let in at once is more urgent.
+    const isNew = call !== undefined && call.id > this.#latest && call.id > this.#latestGranted;
     this.#latest = call?.id ?? this.#latest;
     if (call === undefined || !isNew || call.arrivedAt !== this.sim.now || this.moved) return;
     if (this.bounds.some(({ own }) => own !== undefined)) return;

@@ -62,6 +62,8 @@ class QueueWatch extends Watch<TicketCall> {
   readonly latest = new Map<string, TicketCall>();
   replay: Set<string> | undefined;
   paused = false;
+  /** Whether it has been paused since before everything was at rest. */
+  #restsPaused = false;
   readonly counts = { accepted: 0, completed: 0, failed: 0, refused: 0, overrun: 0 };
 
   constructor(
@@ -128,6 +130,11 @@ class QueueWatch extends Watch<TicketCall> {
     return call;
   }
 
+  resumes(): void {
+    this.paused = false;
+    this.#restsPaused = false;
+  }
+
   /** Behind all of its priority who came before. */
   place(call: TicketCall, placedAt: number): void {
     this.line = this.line.filter((place) => place.call !== call);
@@ -141,6 +148,7 @@ class QueueWatch extends Watch<TicketCall> {
 
   override begun(call: TicketCall): void {
     super.begun(call);
+    if (this.#restsPaused) this.fail('Q3', `${call.id} starts in a pause`);
     const index = this.line.findIndex((place) => place.call === call);
     call.ahead = this.line.slice(0, Math.max(index, 0)).map((place) => place.call);
   }
@@ -182,6 +190,7 @@ class QueueWatch extends Watch<TicketCall> {
     const of = this.#of;
     const { sim } = this;
     this.room = of.concurrency;
+    this.#restsPaused = this.paused;
     this.line = this.#standing();
     const { live, line } = this;
     if (live !== of.active) this.fail('Q1', `${live} run, it says ${of.active}`);
@@ -378,14 +387,19 @@ export class WatchedQueue extends AdmissionQueue {
   }
 
   override resume(): void {
-    this.watch.paused = false;
+    this.watch.resumes();
     super.resume();
   }
 
   override resize(concurrency: number): void {
     this.watch.sim.log(`queue of ${concurrency}`);
+    const { acts } = this.watch.sim;
     this.watch.room = Math.max(this.watch.room, concurrency);
     super.resize(concurrency);
+    // It may have been changed again by a callback.
+    if (this.watch.sim.acts === acts && this.concurrency !== concurrency) {
+      this.watch.fail('Q1', `its concurrency is ${this.concurrency}, not ${concurrency}`);
+    }
   }
 
   override close(options?: { readonly waiting?: 'finish' | 'reject' | undefined }): void {

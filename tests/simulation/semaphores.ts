@@ -185,11 +185,16 @@ export class WatchedSemaphore extends Semaphore {
 
   override resize(capacity: number): void {
     this.watch.sim.log(`semaphore of ${capacity}`);
+    const { acts } = this.watch.sim;
     this.watch.room = Math.max(this.watch.room, capacity);
     for (const call of this.watch.calls) {
       if (call.weight > capacity) call.allowed = 'ERR_EXCEEDS_CAPACITY';
     }
     super.resize(capacity);
+    // It may have been changed again by a callback.
+    if (this.watch.sim.acts === acts && this.capacity !== capacity) {
+      this.watch.fail('S1', `its capacity is ${this.capacity}, not ${capacity}`);
+    }
   }
 
   override close(options?: { readonly waiting?: 'finish' | 'reject' | undefined }): void {
@@ -244,6 +249,12 @@ export class WatchedSemaphore extends Semaphore {
         const gauges: SemaphoreGauges = event;
         if (gauges.active !== sum(held.values()) || gauges.waiting !== waiting.size) {
           watch.fail('I9', `the event ${name} says ${gauges.active} and ${gauges.waiting}`);
+        }
+        // Nothing else has happened that was not told: then everything has to hold.
+        const [weight = Infinity] = waiting.values();
+        const isLatest = waiting.size === this.waiting && sum(held.values()) === this.active;
+        if (isLatest && weight <= this.available) {
+          watch.fail('S3', `a listener of ${name} sees one who waits for what is there`);
         }
       });
     };

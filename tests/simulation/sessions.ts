@@ -97,6 +97,8 @@ class SessionWatch extends Watch<SessionCall> {
     call.session = session;
     this.present.set(session.id, call);
     this.begunCount++;
+    // A callback may have ended it before its maker could see it.
+    if (session.status !== 'active') return;
     if (session.metadata.size > 0) this.fail('M2', `${session.id} begins with metadata`);
     session.metadata.set('owner', session.id);
     session.metadata.set('__proto__', call.id);

@@ -248,6 +248,10 @@ export class Reader {
     return this.#of.stats().tokens;
   }
 
+  get buffered(): number {
+    return this.#of.stats().buffered;
+  }
+
   check(): void {
     const { tokens, buffered } = this.#of.stats();
     if (tokens !== this.tokens) this.#fail('T1', `told ${this.tokens} tokens, it says ${tokens}`);
@@ -433,12 +437,24 @@ export class WatchedStream {
       }
       if (since > timeoutMs) this.fail('T4', 'goes on after its time');
     }
+    if (isOpen) this.#checkAsked();
     source.isKnownOver = source.ended || source.failed;
     if (this.#reported) this.#checkSource();
     if (this.signal?.aborted === true && this.#endedAt === undefined && this.readers.length > 0) {
       if (!this.readers.every((reader) => reader.asking === 0)) {
         this.fail('T4', 'is aborted and its readers not told');
       }
+    }
+  }
+
+  /** While somebody waits for a token and nobody has too many, the source is asked for one. */
+  #checkAsked(): void {
+    const { source } = this;
+    if (source.openedAt === undefined || source.asked || source.shape === 'generator') return;
+    if (this.#sourceIsOver()) return;
+    const isWanted = this.readers.some(({ asking }) => asking > 0);
+    if (isWanted && this.readers.every(({ buffered }) => buffered < this.highWaterMark)) {
+      this.fail('T1', 'is waited for, and the source is not asked');
     }
   }
 

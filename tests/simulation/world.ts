@@ -11,7 +11,7 @@ import { type PermitCall, WatchedSemaphore } from './semaphores.ts';
 import { WatchedSessions } from './sessions.ts';
 import { ClockView, Fault, type Sim } from './sim.ts';
 import { WatchedStreamer } from './streams.ts';
-import { Task } from './tasks.ts';
+import { after, Task } from './tasks.ts';
 
 /** A gate whose options are its own affair. */
 export interface AnyGate {
@@ -603,7 +603,7 @@ export class World {
       ['queue.enqueue, plain', 2, () => void queue.enqueue(this.#task(), this.#priority())],
       [
         'queue.setPriority',
-        2,
+        3,
         () => {
           const id = waitingTicket();
           if (id !== undefined && id !== '')
@@ -611,9 +611,9 @@ export class World {
         },
       ],
       ['queue.cancel', 2, () => this.#cancel(random.chance(0.7) ? waitingTicket() : undefined)],
-      ['queue.pause', 1, () => (random.chance(0.3) ? queue.pause() : queue.resume())],
+      ['queue.pause', 2, () => (random.chance(0.4) ? queue.pause() : queue.resume())],
       ['queue.resize', 1, () => queue.resize(random.within(1, 4))],
-      ['queue.restore', 1, () => this.#restore()],
+      ['queue.restore', 4, () => this.#restore()],
       [
         'ticket.positions',
         2,
@@ -759,6 +759,7 @@ export class World {
         },
       ],
       ['abort a waiter', 5, () => this.#abortWaiter()],
+      ['abort a race', 4, () => this.#race()],
       ['finish', 12, () => random.among(this.#sim.held)?.finish()],
       [
         'later',
@@ -812,11 +813,34 @@ export class World {
     controller.abort(this.#sim.random.pick([new Fault('aborted'), undefined, 'a string', 0]));
   }
 
+  /** A place comes free, and whoever gets it is aborted before it can know. */
+  #race(): void {
+    const { random, held } = this.#sim;
+    const [semaphore, queue] = [this.#semaphore, this.#queue];
+    const call = random.among(this.#permits);
+    let watch: Watch<Call> | undefined;
+    if (random.chance(0.3)) random.among(held)?.finish();
+    else if (random.chance(0.3)) {
+      watch = queue.watch as unknown as Watch<Call>;
+      queue.resize(Math.min(5, queue.concurrency + 1));
+    } else if (random.chance(0.4)) {
+      watch = this.#limiter.watch as unknown as Watch<Call>;
+      this.#settle();
+    } else {
+      watch = semaphore.watch as unknown as Watch<Call>;
+      if (call?.permit === undefined) semaphore.resize(Math.min(6, semaphore.capacity + 1));
+      else semaphore.giveBack(call);
+    }
+    void after(random.below(3), () => {
+      if (this.#sim.stormy) this.#abortWaiter(watch);
+    });
+  }
+
   /** The first in line of some primitive leaves, or another one who waits. */
-  #abortWaiter(): void {
+  #abortWaiter(watch = this.#sim.random.pick(this.#watches)): void {
     const { random } = this.#sim;
-    const { waiting } = random.pick(this.#watches);
-    const call = random.chance(0.5) ? waiting[0] : waiting[random.below(waiting.length)];
+    const { waiting } = watch;
+    const call = random.chance(0.6) ? waiting[0] : waiting[random.below(waiting.length)];
     for (const controller of this.#controllers) {
       if (controller.signal === call?.limits.signal) this.#abort(controller);
     }

@@ -181,17 +181,15 @@ const SEMAPHORES: readonly Mutant[] = [
     breaks: 'S2',
   },
   {
-    name: 'listeners are called before the state is final',
+    name: 'listeners are called before the permit is handed on',
     file: 'semaphore.ts',
     find: `if (heard(this, 'released')) post(this, 'released', this.#about(permit.id, permit.weight));
     this.#pump();`,
     replace: `if (heard(this, 'released')) post(this, 'released', this.#about(permit.id, permit.weight));
-    this.#active += permit.weight;
     deliver(this);
-    this.#active -= permit.weight;
     this.#pump();`,
     like: 'tokio-rs/tokio#5475',
-    breaks: 'S2',
+    breaks: 'S3',
   },
   {
     name: 'an idle semaphore does not tell who waits for that',
@@ -325,10 +323,10 @@ const RUNS: readonly Mutant[] = [
     breaks: 'S4',
   },
   {
-    name: 'a timer that fires early is taken at its word',
-    file: 'internal/time.ts',
-    find: `    if (now < this.#at) {`,
-    replace: `    if (now < this.#at - 1) {`,
+    name: 'what is due soon is taken as due',
+    file: 'internal/deadlines.ts',
+    find: `this.#heap[0]!.at <= now) {`,
+    replace: `this.#heap[0]!.at <= now + 1) {`,
     like: 'timers of Node and browsers fire up to a ms early',
     breaks: 'S4',
   },
