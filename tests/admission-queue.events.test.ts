@@ -162,6 +162,9 @@ describe('AdmissionQueue', () => {
     await expect(call).rejects.toThrow('The queue is closed.');
     await expect(queue.run(never)).rejects.toThrow('The queue is closed.');
     await expect(queue.enqueue(never).result).rejects.toThrow('The queue is closed.');
+    expect(() => queue.close({ waiting: 'drop' as never })).toThrow(
+      new TypeError('Expected `waiting` to be one of "finish", "reject", got "drop".'),
+    );
   });
 
   it('names the call that was given an option it does not know', async () => {

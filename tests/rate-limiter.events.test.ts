@@ -182,6 +182,9 @@ describe('RateLimiter', () => {
       limiter.close({ waiting: 'reject' });
       await expect(call).rejects.toThrow('The rate limiter is closed.');
       await expect(limiter.acquire()).rejects.toThrow('The rate limiter is closed.');
+      expect(() => limiter.close({ waiting: 'drop' as never })).toThrow(
+        new TypeError('Expected `waiting` to be one of "finish", "reject", got "drop".'),
+      );
     });
   });
 

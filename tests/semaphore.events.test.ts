@@ -1,4 +1,9 @@
-import { type Permit, Semaphore, type SemaphoreEvents } from 'sluice/semaphore';
+import {
+  type Permit,
+  Semaphore,
+  type SemaphoreContext,
+  type SemaphoreEvents,
+} from 'sluice/semaphore';
 import { ManualClock } from 'sluice/testing';
 import { describe, expect, it, vi } from 'vitest';
 
@@ -65,11 +70,11 @@ describe('Semaphore', () => {
   it('tells how long somebody had waited, from when it came', async () => {
     const clock = new ManualClock();
     const semaphore = new Semaphore({ capacity: 1, clock });
-    semaphore.tryAcquire();
+    const first = semaphore.tryAcquire()!;
     await clock.advance(2);
     const events = record(semaphore);
     const quitter = new AbortController();
-    ignore(semaphore.acquire({ waitTimeoutMs: 4 }));
+    const late = semaphore.run(never, { waitTimeoutMs: 4 }).catch((error: unknown) => error);
     ignore(semaphore.acquire({ signal: quitter.signal }));
     await clock.advance(3);
     quitter.abort();
@@ -79,6 +84,27 @@ describe('Semaphore', () => {
       ['cancelled', { id: 3, waitedMs: 3, ...gauges, waiting: 1 }],
       ['timedOut', { id: 2, waitedMs: 4, ...gauges, waiting: 0 }],
     ]);
+    expect(await late).toMatchObject({ code: 'ERR_WAIT_TIMEOUT', waitedMs: 4 });
+    events.length = 0;
+    ignore(semaphore.acquire());
+    await clock.advance(5);
+    first.release();
+    expect(events[2]).toEqual(['acquired', { id: 4, waitedMs: 5, ...gauges, waiting: 0 }]);
+    expect(semaphore.stats().waitMs).toEqual({ count: 1, mean: 5, max: 5 });
+  });
+
+  it('counts no overrun of a task that has given its permit back by hand', async () => {
+    const clock = new ManualClock();
+    const semaphore = new Semaphore({ capacity: 1, clock });
+    const events = record(semaphore);
+    const task = ({ permit }: SemaphoreContext): Promise<never> => {
+      permit.release();
+      return never();
+    };
+    ignore(semaphore.run(task, { runTimeoutMs: 1, graceMs: 1 }));
+    await clock.advance(10);
+    expect(semaphore.stats()).toMatchObject({ overrun: 0, released: 1, active: 0 });
+    expect(events.map(([name]) => name)).toEqual(['acquired', 'saturated', 'released', 'idle']);
   });
 
   it('refuses one whose signal aborts while it is being subscribed to, and leaves it', async () => {
@@ -108,6 +134,9 @@ describe('Semaphore', () => {
     semaphore.close({ waiting: 'reject' });
     await expect(call).rejects.toThrow('The semaphore is closed.');
     await expect(semaphore.acquire()).rejects.toThrow('The semaphore is closed.');
+    expect(() => semaphore.close({ waiting: 'drop' as never })).toThrow(
+      new TypeError('Expected `waiting` to be one of "finish", "reject", got "drop".'),
+    );
   });
 
   it('names the call that was given an option it does not know', async () => {
