@@ -149,13 +149,37 @@ describe('Line', () => {
     expect(nodes.filter((_, i) => i % 10 === 0).map(({ slot }) => slot)).not.toContain(990);
   });
 
+  it.each([
+    // How many there are, and how many leave from the middle before the rest moves together.
+    [65, 33],
+    [66, 34],
+    [101, 51],
+  ])('packs itself when more than half of %i slots are empty, not before', (length, leave) => {
+    const { line, nodes } = lineOf('a'.repeat(length));
+    const leaving = nodes.slice(1, 1 + leave);
+    const moved = leaving.map((node) => line.remove(node));
+    expect(moved).toEqual([...Array(leave - 1).fill(false), true]);
+    expect([...line].map(({ slot }) => slot)).toEqual([...Array(length - leave).keys()]);
+  });
+
+  it('gives no new slots to few, nor for those who have left in their turn', () => {
+    const few = lineOf('a'.repeat(64));
+    const many = lineOf('a'.repeat(1000));
+    const left = [
+      ...few.nodes.slice(1, -1).map((node) => few.line.remove(node)),
+      ...many.nodes.map((node) => many.line.remove(node)),
+    ];
+    expect(left).not.toContain(true);
+    expect(few.nodes[63]!.slot).toBe(63);
+  });
+
   it('keeps no room for those who have left, however long somebody waits (H235)', () => {
     const { line } = lineOf('a');
     setFlagsFromString('--expose-gc');
     const collect = runInNewContext('gc') as () => void;
     collect();
     const before = process.memoryUsage().heapUsed;
-    for (let i = 0; i < 1_000_000; i++) {
+    for (let i = 0; i < 400_000; i++) {
       line.push(new Node(''));
       line.remove(line.first!);
     }
