@@ -80,6 +80,39 @@ describe('PriorityLine', () => {
     expect(right.map((node) => line.position(node))).toEqual(right.map((_, i) => i + 1));
   });
 
+  it('knows positions when it has grown, shrunk and been empty since it was asked first', () => {
+    const line = new PriorityLine<Node>(1);
+    let right: Node[] = [];
+    const join = (count: number): void => {
+      for (let i = 0; i < count; i++) {
+        const node = new Node(1, 0);
+        line.push(node);
+        right.push(node);
+      }
+    };
+    const leave = (from: number, to: number): void => {
+      for (const node of right.slice(from, to)) line.remove(node);
+      right = right.toSpliced(from, to - from);
+    };
+    const ask = (): void => {
+      expect(right.map((node) => line.position(node))).toEqual(right.map((_, i) => i + 1));
+    };
+    join(50);
+    leave(0, 20);
+    ask();
+    // More than an index has bits for, with and without a question in between.
+    join(300);
+    ask();
+    join(1000);
+    ask();
+    // So many that those who are left get new slots.
+    leave(10, 1300);
+    ask();
+    leave(0, right.length);
+    join(3);
+    ask();
+  });
+
   it('finds the head and the last in every one of 32 priorities', () => {
     const line = new PriorityLine<Node>(MAX_PRIORITIES);
     const nodes = Array.from({ length: MAX_PRIORITIES }, (_, i) => new Node(i + 1, 0));
