@@ -17,7 +17,7 @@ const TESTED_THROUGH = {
   'stream-handle': ['token-streamer'],
 };
 
-function testsOf(file) {
+export function testsOf(file) {
   const path = file.replace(/^src\//, '').replace(/\.ts(:.*)?$/, '');
   if (path.startsWith('http/')) return ['tests/http/*.test.ts'];
   const own = [`tests/${path}{,.*}.test.ts`, `tests/regressions/${path}.test.ts`];

@@ -1,8 +1,18 @@
 import { configDefaults, defineConfig } from 'vitest/config';
+import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 import base from './vitest.config.ts';
 
 const named = process.env['MUTATION_TESTS']?.split(' ').filter(Boolean) ?? [];
+
+/** Most mutants die of plain tests, which are quicker. */
+class PropertiesLast extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const isProperty = ({ moduleId }: TestSpecification): number =>
+      Number(/\.prop\./.test(moduleId));
+    return files.toSorted((a, b) => isProperty(a) - isProperty(b));
+  }
+}
 
 /** What a mutant of `src` is tried on: no test that needs a build, a browser, a process or seconds. */
 export default defineConfig({
@@ -20,5 +30,11 @@ export default defineConfig({
     ],
     setupFiles: ['tests/support/mutation.ts'],
     testTimeout: 2_500,
+    sequence: { sequencer: PropertiesLast },
+    ...(process.env['MUTANTS'] !== undefined && {
+      runner: './tests/support/mutants.ts',
+      fileParallelism: false,
+      testTimeout: 900_000,
+    }),
   },
 });

@@ -1,0 +1,138 @@
+/**
+ * The mutants of some files, a minute or two for each: node scripts/mutants.ts src/semaphore.ts …
+ *
+ * Stryker begins anew for each mutant, which takes hours. This takes the same mutants from its
+ * instrumenter, each behind a switch, and lets tests/support/mutants.ts turn one after the other on while
+ * the tests stay loaded. What only runs at import time cannot be switched so and gets a run of its own.
+ * See docs/mutation.md.
+ */
+
+import { spawn } from 'node:child_process';
+import { appendFileSync, cpSync, mkdtempSync, readFileSync } from 'node:fs';
+import { rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { createInstrumenter, type Instrumenter } from '@stryker-mutator/instrumenter';
+
+import { testsOf } from '../stryker.config.js';
+
+interface Mutant {
+  readonly id: string;
+  readonly mutatorName: string;
+  readonly replacement: string;
+  readonly location: Record<'start' | 'end', { readonly line: number; readonly column: number }>;
+}
+
+/** A mutant that is switched on for so long has stopped the event loop. */
+const HANGING_MS = 12_000;
+const COPIED = ['src', 'tests', 'package.json', 'tsconfig.json', 'vitest.config.ts'];
+
+const silent = (): void => {};
+const isOff = (): boolean => false;
+const log = {
+  ...{ trace: silent, debug: silent, info: silent, warn: silent, error: silent, fatal: silent },
+  ...{ isTraceEnabled: isOff, isDebugEnabled: isOff, isInfoEnabled: isOff },
+};
+
+/** Stryker makes its parts by an injector; these are the only parts that its instrumenter needs. */
+function instrumenter(): Instrumenter {
+  const parts: Record<string, unknown> = {};
+  const injector = {
+    provideValue(name: string, part: unknown) {
+      parts[name] = part;
+      return injector;
+    },
+    injectClass: (Kind: new (...all: unknown[]) => Instrumenter) =>
+      new Kind(log, parts['createParser'], parts['print'], parts['transform']),
+  };
+  return createInstrumenter(injector as never);
+}
+
+const lines = (path: string): string[] => {
+  try {
+    return readFileSync(path, 'utf8').split('\n').filter(Boolean);
+  } catch {
+    return [];
+  }
+};
+
+/** Runs the tests in `dir`; false when they fail. Ends them when one mutant is on for too long. */
+async function vitest(dir: string, env: Record<string, string>): Promise<boolean> {
+  const bin = join(dir, 'node_modules/.bin/vitest');
+  const child = spawn(bin, ['run', '-c', 'vitest.mutation.config.ts', '--bail', '1'], {
+    cwd: dir,
+    detached: true,
+    stdio: 'ignore',
+    env: { ...process.env, ...env, MUTANTS: dir },
+  });
+  let since = performance.now();
+  let last = '';
+  const watch = setInterval(() => {
+    const [now = ''] = lines(join(dir, 'current'));
+    if (now !== last || now === '') since = performance.now();
+    last = now;
+    if (performance.now() - since < HANGING_MS) return;
+    appendFileSync(join(dir, 'noticed'), `${now} hangs\n`);
+    process.kill(-child.pid!, 'SIGKILL');
+  }, 500);
+  const code = await new Promise((resolve) => child.on('exit', resolve));
+  clearInterval(watch);
+  return code === 0;
+}
+
+async function tryMutantsOf(file: string): Promise<void> {
+  const dir = mkdtempSync(join(tmpdir(), 'mutants-'));
+  try {
+    for (const name of [...COPIED, 'vitest.mutation.config.ts'])
+      cpSync(name, join(dir, name), { recursive: true });
+    symlinkSync(join(process.cwd(), 'node_modules'), join(dir, 'node_modules'));
+    const source = readFileSync(file, 'utf8');
+    const { files, mutants } = await instrumenter().instrument(
+      [{ name: join(dir, file), content: source, mutate: true }],
+      { ignorers: [], plugins: null, excludedMutations: [], noHeader: false },
+    );
+    writeFileSync(join(dir, file), files[0]!.content);
+    const all = mutants as readonly Mutant[];
+    const MUTATION_TESTS = testsOf(file).join(' ');
+    const noticed = (): Set<string> =>
+      new Set(lines(join(dir, 'noticed')).map((line) => line.split(' ')[0]!));
+
+    let before: number;
+    do {
+      before = lines(join(dir, 'noticed')).length;
+      writeFileSync(join(dir, 'current'), '');
+    } while (
+      !(await vitest(dir, { MUTATION_TESTS })) &&
+      lines(join(dir, 'noticed')).length > before
+    );
+    const reached = new Set(lines(join(dir, 'reached')));
+    for (const { id } of all.filter((mutant) => !reached.has(mutant.id))) {
+      writeFileSync(join(dir, 'current'), '');
+      if (await vitest(dir, { MUTATION_TESTS, __STRYKER_ACTIVE_MUTANT__: id })) continue;
+      appendFileSync(join(dir, 'noticed'), `${id} at import\n`);
+    }
+    report(file, source.split('\n'), all, noticed());
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+function report(
+  file: string,
+  source: readonly string[],
+  all: readonly Mutant[],
+  noticed: ReadonlySet<string>,
+): void {
+  const left = all.filter(({ id }) => !noticed.has(id));
+  for (const { location, mutatorName, replacement } of left) {
+    const { line, column } = location.start;
+    console.log(`${file}:${line + 1}:${column + 1} ${mutatorName}`);
+    console.log(`  - ${source[line]!.trim()}`);
+    console.log(`  + ${replacement.replaceAll(/\s+/g, ' ').slice(0, 100)}`);
+  }
+  const share = ((100 * (all.length - left.length)) / all.length).toFixed(1);
+  console.log(`${file}: ${all.length} mutants, ${left.length} not noticed, ${share} %`);
+}
+
+for (const file of process.argv.slice(2)) await tryMutantsOf(file);

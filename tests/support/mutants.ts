@@ -1,0 +1,93 @@
+import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { type RunnerTestCase, TestRunner, vi } from 'vitest';
+
+/** What Stryker's instrumenter has put into the sources looks here which mutant is on. */
+interface Switches {
+  activeMutant?: string | undefined;
+  hitCount?: number | undefined;
+  hitLimit?: number;
+  currentTestId?: string | undefined;
+  mutantCoverage?: {
+    static: Record<string, number>;
+    perTest: Record<string, Record<string, number>>;
+  };
+}
+
+const dir = process.env['MUTANTS']!;
+const isSwitchedOutside = process.env['__STRYKER_ACTIVE_MUTANT__'] !== undefined;
+const switches: Switches = ((globalThis as { __stryker__?: Switches }).__stryker__ ??= {});
+const { setTimeout, clearTimeout } = globalThis;
+
+const noticedSoFar = (): Set<string> => {
+  try {
+    const lines = readFileSync(join(dir, 'noticed'), 'utf8').split('\n');
+    return new Set(lines.map((line) => line.split(' ')[0]!));
+  } catch {
+    return new Set();
+  }
+};
+
+/**
+ * Runs each test once as it is, and sees which mutants it reaches; then once with each of these on,
+ * but for those that have been noticed by now. For scripts/mutants.ts.
+ */
+export default class MutantRunner extends TestRunner {
+  async runTask(test: RunnerTestCase): Promise<void> {
+    const run = TestRunner.getTestFn(test) as () => Promise<void>;
+    if (isSwitchedOutside) return void (await run());
+    const coverage = (switches.mutantCoverage ??= { static: {}, perTest: {} });
+    switches.currentTestId = test.id;
+    const startedAt = performance.now();
+    await run();
+    const tookMs = performance.now() - startedAt;
+    switches.currentTestId = undefined;
+    const hits = coverage.perTest[test.id] ?? {};
+    coverage.perTest = {};
+    appendFileSync(
+      join(dir, 'reached'),
+      Object.keys(hits)
+        .map((id) => `${id}\n`)
+        .join(''),
+    );
+
+    const noticed = noticedSoFar();
+    for (const [id, count] of Object.entries(hits)) {
+      if (noticed.has(id)) continue;
+      writeFileSync(join(dir, 'current'), id);
+      const how = await this.#runWith(id, count, run, tookMs);
+      if (how !== undefined) appendFileSync(join(dir, 'noticed'), `${id} ${how} ${test.name}\n`);
+      // What the last run awaits for ever is not this one's.
+      test.promises = [];
+    }
+    writeFileSync(join(dir, 'current'), '');
+  }
+
+  /** How the test notices that mutant, if it does. */
+  async #runWith(
+    id: string,
+    count: number,
+    run: () => Promise<void>,
+    tookMs: number,
+  ): Promise<string | undefined> {
+    switches.activeMutant = id;
+    switches.hitCount = 0;
+    switches.hitLimit = 1000 + 100 * count;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<string>((resolve) => {
+      timer = setTimeout(() => resolve('waits'), 700 + 4 * tookMs);
+    });
+    try {
+      return await Promise.race([run().then(() => undefined), late]);
+    } catch (error) {
+      // A property that was interrupted before its first run has said nothing.
+      return String(error).includes('interrupted after 0 tests') ? undefined : 'fails';
+    } finally {
+      clearTimeout(timer);
+      switches.activeMutant = undefined;
+      switches.hitCount = undefined;
+      vi.restoreAllMocks();
+    }
+  }
+}
