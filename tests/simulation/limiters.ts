@@ -289,6 +289,10 @@ class LimiterWatch extends Watch<LeaseCall> {
     if (stats.pausedMs !== Math.max(0, this.pausedUntil - this.sim.now)) {
       this.fail('R3', `a pause of ${stats.pausedMs} ms, not until ${this.pausedUntil}`);
     }
+    const impossible = waiting.find(({ demand }) =>
+      this.bounds.some(({ burst }, index) => demand[index]! > burst),
+    );
+    if (impossible !== undefined) this.fail('R7', `${impossible.id} waits for what can never be`);
     this.#checkHead(waiting);
     this.#checkLatest(waiting.at(-1), waiting);
     this.moved = false;

@@ -80,6 +80,8 @@ class SemaphoreWatch extends Watch<PermitCall> {
     if (waiting.length !== of.waiting) {
       this.fail('S4', `${waiting.length} wait, it says ${of.waiting}`);
     }
+    const impossible = waiting.find(({ weight }) => weight > of.capacity);
+    if (impossible !== undefined) this.fail('S4', `${impossible.id} waits for what can never be`);
     const [head] = waiting;
     if (head !== undefined && head.weight <= of.capacity - live) {
       this.fail('S3', `${head.id} waits for ${head.weight}, ${of.capacity - live} are free`);

@@ -758,7 +758,7 @@ export class World {
           if (controller !== undefined) this.#abort(controller);
         },
       ],
-      ['abort a waiter', 5, () => this.#abortWaiter()],
+      ['abort a waiter', 8, () => this.#abortWaiter()],
       ['abort a race', 4, () => this.#race()],
       ['finish', 12, () => random.among(this.#sim.held)?.finish()],
       [
@@ -819,11 +819,13 @@ export class World {
     const [semaphore, queue] = [this.#semaphore, this.#queue];
     const call = random.among(this.#permits);
     let watch: Watch<Call> | undefined;
-    if (random.chance(0.3)) random.among(held)?.finish();
-    else if (random.chance(0.3)) {
+    const what = random.below(4);
+    if (what === 0) {
+      random.among(held)?.finish();
+    } else if (what === 1) {
       watch = queue.watch as unknown as Watch<Call>;
       queue.resize(Math.min(5, queue.concurrency + 1));
-    } else if (random.chance(0.4)) {
+    } else if (what === 2) {
       watch = this.#limiter.watch as unknown as Watch<Call>;
       this.#settle();
     } else {
@@ -837,9 +839,10 @@ export class World {
   }
 
   /** The first in line of some primitive leaves, or another one who waits. */
-  #abortWaiter(watch = this.#sim.random.pick(this.#watches)): void {
+  #abortWaiter(watch?: Watch<Call>): void {
     const { random } = this.#sim;
-    const { waiting } = watch;
+    const lines = this.#watches.filter(({ waiting }) => waiting.length > 1);
+    const { waiting } = watch ?? random.pick(lines.length > 0 ? lines : this.#watches);
     const call = random.chance(0.6) ? waiting[0] : waiting[random.below(waiting.length)];
     for (const controller of this.#controllers) {
       if (controller.signal === call?.limits.signal) this.#abort(controller);

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -84,16 +84,37 @@ function row(...cells: readonly (string | number)[]): void {
   process.stdout.write(`| ${cells.join(' | ')} |\n`);
 }
 
+interface Result {
+  readonly mutant: Mutant;
+  readonly found: Finding | undefined;
+  readonly headline: Finding | undefined;
+}
+
 const mutants = MUTANTS.filter(({ name }) => name.includes(values.name));
+const results: Result[] = [];
+/** Each takes the next one, as long as there is one: one for each processor. */
+async function work(left: IterableIterator<Mutant>): Promise<void> {
+  for (const mutant of left) {
+    const result = await withMutant(mutant, async (folder) => ({
+      mutant,
+      found: await search(folder, FOR_SECONDS),
+      headline: await search(folder, HEADLINE_FOR_SECONDS, HEADLINE),
+    }));
+    results.push(result);
+    process.stderr.write(`${results.length} of ${mutants.length}\r`);
+  }
+}
+
+const left = mutants.values();
+await Promise.all(Array.from({ length: availableParallelism() }, () => work(left)));
+
 let missed = 0;
 let byHeadline = 0;
 row('what is broken', 'like', 'breaks', 'found by', 'steps', 'seconds');
 row('---', '---', '---', '---', '--:', '--:');
-for (const mutant of mutants) {
-  const [found, headline] = await withMutant(mutant, async (folder) => [
-    await search(folder, FOR_SECONDS),
-    await search(folder, HEADLINE_FOR_SECONDS, HEADLINE),
-  ]);
+for (const { mutant, found, headline } of results.toSorted(
+  (a, b) => mutants.indexOf(a.mutant) - mutants.indexOf(b.mutant),
+)) {
   if (headline?.violation !== undefined) byHeadline++;
   const { name, like, breaks } = mutant;
   if (found?.violation === undefined) {
