@@ -5,11 +5,11 @@ import base from './vitest.config.ts';
 
 const named = process.env['MUTATION_TESTS']?.split(' ').filter(Boolean) ?? [];
 
+const isProperty = ({ moduleId }: TestSpecification): number => Number(moduleId.includes('.prop.'));
+
 /** Most mutants die of plain tests, which are quicker. */
 class PropertiesLast extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
-    const isProperty = ({ moduleId }: TestSpecification): number =>
-      Number(/\.prop\./.test(moduleId));
     return files.toSorted((a, b) => isProperty(a) - isProperty(b));
   }
 }

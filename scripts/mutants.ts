@@ -31,8 +31,15 @@ const COPIED = ['src', 'tests', 'package.json', 'tsconfig.json', 'vitest.config.
 const silent = (): void => {};
 const isOff = (): boolean => false;
 const log = {
-  ...{ trace: silent, debug: silent, info: silent, warn: silent, error: silent, fatal: silent },
-  ...{ isTraceEnabled: isOff, isDebugEnabled: isOff, isInfoEnabled: isOff },
+  trace: silent,
+  debug: silent,
+  info: silent,
+  warn: silent,
+  error: silent,
+  fatal: silent,
+  isTraceEnabled: isOff,
+  isDebugEnabled: isOff,
+  isInfoEnabled: isOff,
 };
 
 /** Stryker makes its parts by an injector; these are the only parts that its instrumenter needs. */

@@ -17,7 +17,8 @@ interface Switches {
 
 const dir = process.env['MUTANTS']!;
 const isSwitchedOutside = process.env['__STRYKER_ACTIVE_MUTANT__'] !== undefined;
-const switches: Switches = ((globalThis as { __stryker__?: Switches }).__stryker__ ??= {});
+const scope = globalThis as Record<string, unknown>;
+const switches = (scope['__stryker__'] ??= {}) as Switches;
 const { setTimeout, clearTimeout } = globalThis;
 
 const noticedSoFar = (): Set<string> => {
@@ -36,7 +37,10 @@ const noticedSoFar = (): Set<string> => {
 export default class MutantRunner extends TestRunner {
   async runTask(test: RunnerTestCase): Promise<void> {
     const run = TestRunner.getTestFn(test) as () => Promise<void>;
-    if (isSwitchedOutside) return void (await run());
+    if (isSwitchedOutside) {
+      await run();
+      return;
+    }
     const coverage = (switches.mutantCoverage ??= { static: {}, perTest: {} });
     switches.currentTestId = test.id;
     const startedAt = performance.now();
