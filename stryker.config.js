@@ -1,29 +1,4 @@
-/**
- * Internal files that are tested through the primitives that are made of them. All others have tests
- * of their own, and a mutant is tried on those alone: it should die where its file is tested.
- */
-const TESTED_THROUGH = {
-  buckets: ['rate-limiter'],
-  context: ['token-streamer', 'shared-resource'],
-  entry: ['admission-queue'],
-  feed: ['token-streamer', 'token-sources'],
-  loader: ['shared-resource'],
-  lobby: ['rate-limiter'],
-  outlet: ['token-streamer'],
-  positions: ['admission-queue'],
-  replay: ['token-streamer'],
-  runs: ['semaphore'],
-  session: ['session-manager'],
-  'stream-handle': ['token-streamer'],
-};
-
-export function testsOf(file) {
-  const path = file.replace(/^src\//, '').replace(/\.ts(:.*)?$/, '');
-  if (path.startsWith('http/')) return ['tests/http/*.test.ts'];
-  const own = [`tests/${path}{,.*}.test.ts`, `tests/regressions/${path}.test.ts`];
-  const primitives = path.startsWith('internal/') ? TESTED_THROUGH[path.slice(9)] : undefined;
-  return [...own, ...(primitives ?? []).map((name) => `tests/${name}.test.ts`)];
-}
+import { testsOf } from './tests/support/tests-of.ts';
 
 const at = process.argv.findIndex((word) => word === '-m' || word === '--mutate');
 const mutated = at === -1 ? [] : process.argv[at + 1].split(',');

@@ -15,7 +15,7 @@ import { join } from 'node:path';
 
 import { createInstrumenter, type Instrumenter } from '@stryker-mutator/instrumenter';
 
-import { testsOf } from '../stryker.config.js';
+import { testsOf } from '../tests/support/tests-of.ts';
 
 interface Mutant {
   readonly id: string;

@@ -1,4 +1,4 @@
-import { SessionManager, type SessionManagerEvents } from 'sluice/session-manager';
+import { SessionManager, type SessionEvents } from 'sluice/session-manager';
 import { ManualClock } from 'sluice/testing';
 import { describe, expect, it } from 'vitest';
 
@@ -15,7 +15,7 @@ const NAMES = [
   'cleanupFailed',
   'idle',
   'closed',
-] as const satisfies (keyof SessionManagerEvents)[];
+] as const satisfies (keyof SessionEvents)[];
 
 const never = (): Promise<never> => new Promise(() => {});
 const ignore = (promise: Promise<unknown>): void => void promise.catch(() => undefined);
