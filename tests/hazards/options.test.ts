@@ -13,6 +13,7 @@ import { ManualClock, settle } from 'sluice/testing';
 import { describe, expect, it, vi } from 'vitest';
 
 import { readSources } from '../support/sources.ts';
+import { catchUncaught } from '../support/uncaught.ts';
 
 const semaphore = new Semaphore(5);
 const queue = new AdmissionQueue({ concurrency: 5 });
@@ -686,6 +687,7 @@ describe('a class', () => {
   it.each(Object.entries(CLASSES))(
     '%s cannot be called without `new`, nor its methods on anything else (H024)',
     async (_, Class) => {
+      using uncaught = catchUncaught();
       const made = Class as { prototype: object };
       expect(() => (made as unknown as () => void)()).toThrow(TypeError);
       const methods = Object.entries(Object.getOwnPropertyDescriptors(made.prototype)).filter(
@@ -696,6 +698,10 @@ describe('a class', () => {
         const error = await errorOf(() => callOn({}, method));
         expect(error, name).toBeInstanceOf(TypeError);
       }
+      // A promise that was made before the receiver was looked at again is nobody's.
+      await settle();
+      expect(uncaught.exceptions).toEqual([]);
+      for (const each of uncaught.rejections) expect(each).toBeInstanceOf(TypeError);
     },
   );
 });

@@ -146,6 +146,74 @@ describe('one key', () => {
   });
 });
 
+describe('a hostile name', () => {
+  const NAMES = [
+    '__proto__',
+    'constructor',
+    'hasOwnProperty',
+    'toString',
+    '',
+    '0',
+    '-0',
+    '\0',
+    '\uD800',
+  ];
+  const polluted = (): unknown[] => [
+    ({} as { limit?: unknown }).limit,
+    Object.keys(Object.prototype),
+  ];
+
+  it.each([...NAMES, 'a million letters'])(
+    'is a name like any other, and pollutes nothing: %j (H150)',
+    async (given) => {
+      const name = given === 'a million letters' ? 'a'.repeat(1_000_000) : given;
+      const clock = new ManualClock();
+      const before = polluted();
+      const own = <T>(value: T): Record<string, T> =>
+        Object.defineProperty({}, name, { value, enumerable: true });
+
+      const limiter = new RateLimiter<string>({ limits: own({ limit: 2 }), clock });
+      const lease = limiter.tryAcquire(own(2))!;
+      expect([limiter.available(name), limiter.tryAcquire()]).toEqual([0, undefined]);
+      limiter.sync(own({ remaining: 0, resetMs: 5 }));
+      limiter.configure(own({ limit: 3 }));
+      expect(lease.settle(own(1))).toBe(true);
+      expect(limiter.stats().limits).toMatchObject([{ name, limit: 3 }]);
+
+      const sessions = new SessionManager({ generateId: () => name, logKeys: [name], clock });
+      const session = sessions.open({ requestId: name, provider: name, model: name });
+      if (name.length < 100) session.metadata.set(name, name);
+      expect(sessions.get(name)).toBe(session);
+      expect(() => sessions.open()).toThrow(/in use/);
+      await session.end();
+      expect([sessions.get(name), sessions.record(name)?.status]).toEqual([undefined, 'completed']);
+
+      const queue = new AdmissionQueue({ concurrency: 1, clock });
+      const ticket = queue.enqueue(settle, { id: name, key: name });
+      expect([queue.position(name), queue.get(name)]).toEqual([0, ticket]);
+      await ticket.result;
+      expect([queue.position(name), queue.position(`${name}.`)]).toEqual([-1, -2]);
+
+      const keyed = new Keyed(() => new Semaphore(1), { maxKeys: 2 });
+      expect([keyed.has(name), keyed.get(name) === keyed.get(name)]).toEqual([false, true]);
+      expect([[...keyed][0]![0], keyed.delete(name), keyed.size]).toEqual([name, true, 0]);
+      expect(polluted()).toEqual(before);
+    },
+  );
+
+  it('that is no text is refused (H150)', async () => {
+    const queue = new AdmissionQueue({ concurrency: 1 });
+    const keyed = new Keyed(() => new Semaphore(1), { maxKeys: 2 });
+    for (const name of [1, null, Symbol('a'), {}, ['a']] as never[]) {
+      await expect(queue.run(() => {}, { id: name })).rejects.toThrow(TypeError);
+      await expect(queue.run(() => {}, { key: name })).rejects.toThrow(TypeError);
+      expect(() => new SessionManager({ generateId: () => name }).open()).toThrow(TypeError);
+      expect(() => keyed.get(name)).toThrow(TypeError);
+    }
+    expect([queue.stats().refused, keyed.size]).toEqual([0, 0]);
+  });
+});
+
 describe('stats()', () => {
   const SUBJECTS: Readonly<Record<string, { stats(): object }>> = {
     Semaphore: new Semaphore(2),
