@@ -29,7 +29,7 @@ export default defineConfig({
       'tests/*.heap.test.ts',
     ],
     setupFiles: ['tests/support/mutation.ts'],
-    testTimeout: 2_500,
+    testTimeout: 5_000,
     sequence: { sequencer: PropertiesLast },
     ...(process.env['MUTANTS'] !== undefined && {
       runner: './tests/support/mutants.ts',
