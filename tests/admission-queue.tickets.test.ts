@@ -1,0 +1,232 @@
+import { AdmissionQueue, type AdmissionQueueOptions, type Ticket } from 'sluice/admission-queue';
+import { ManualClock, settle } from 'sluice/testing';
+import { describe, expect, it } from 'vitest';
+
+function setUp(options?: Partial<AdmissionQueueOptions>): {
+  clock: ManualClock;
+  queue: AdmissionQueue;
+} {
+  const clock = new ManualClock();
+  return { clock, queue: new AdmissionQueue({ concurrency: 1, clock, ...options }) };
+}
+
+const never = (): Promise<never> => new Promise(() => {});
+const failure = (promise: Promise<unknown>): Promise<unknown> => promise.catch((error) => error);
+
+describe('AdmissionQueue', () => {
+  it('names what is wrong with a number or a text', async () => {
+    const { queue } = setUp();
+    const ticket = queue.enqueue(never, { id: 'a' });
+    expect(queue.concurrency).toBe(1);
+    expect(() => queue.resize(0)).toThrow(
+      new RangeError('Expected `concurrency` to be a positive integer, got 0.'),
+    );
+    expect(() => queue.estimateWaitMs(-3)).toThrow(/`position` .* from -2 to \d+, got -3/);
+    expect(() => queue.setPriority('a', 6)).toThrow(/`priority` .* from 1 to 5, got 6/);
+    expect(() => ticket.setPriority(0)).toThrow(/`priority` .* got 0/);
+    for (const options of [{ priority: 0 }, { priority: 0, id: 'b' }]) {
+      await expect(queue.run(never, options)).rejects.toThrow(/`priority` .* got 0/);
+    }
+    const { queue: nameless } = setUp({ generateId: () => 5 as never });
+    await expect(nameless.run(never)).rejects.toThrow(/`generateId\(\)` .* got 5/);
+  });
+
+  it('tells tickets how long a wait is, once it knows', async () => {
+    const { clock, queue } = setUp({ concurrency: 2 });
+    const task = (): Promise<void> => new Promise((resolve) => clock.setTimeout(resolve, 10));
+    for (let i = 0; i < 5; i++) void queue.run(task);
+    await clock.advance(100);
+    expect(queue.estimateWaitMs()).toBe(0);
+    const tickets = [1, 2, 3, 4, 5].map(() => queue.enqueue(task));
+    expect(tickets.map(({ estimatedWaitMs }) => estimatedWaitMs)).toEqual([0, 0, 5, 10, 15]);
+    expect(queue.estimateWaitMs()).toBe(20);
+    expect([-2, -1, 0, 1].map((position) => queue.estimateWaitMs(position))).toEqual([0, 0, 0, 5]);
+    queue.resize(4);
+    expect(queue.estimateWaitMs(1)).toBe(2.5);
+    queue.pause();
+    expect([0, 1].map((position) => queue.estimateWaitMs(position))).toEqual([0, undefined]);
+    await clock.advance(10);
+    queue.resume();
+    expect([2, 3, 4].map((position) => queue.estimateWaitMs(position))).toEqual([0, 0, 10]);
+  });
+
+  it('comes back after the mean time of a place, at least 1 ms', async () => {
+    for (const [ms, retryAfterMs] of [
+      [20, 20],
+      [0, 1],
+    ] as const) {
+      const { clock, queue } = setUp({ maxWaiting: 0 });
+      const first = await failure(Promise.all([queue.run(never), queue.run(never)]));
+      expect(first).toMatchObject({ code: 'ERR_QUEUE_FULL', retryAfterMs: 1000 });
+      const { queue: other } = setUp({ maxWaiting: 0, clock });
+      for (let i = 0; i < 5; i++) {
+        void other.run(() => new Promise<void>((resolve) => clock.setTimeout(resolve, ms)));
+        await clock.advance(ms);
+      }
+      void other.run(never);
+      expect(await failure(other.run(never))).toMatchObject({ retryAfterMs });
+    }
+  });
+
+  it('tells whoever is answered how long that took', async () => {
+    const { clock, queue } = setUp({ maxWaiting: 1, overflow: 'shed' });
+    await clock.advance(100);
+    const running = failure(queue.run(never, { runTimeoutMs: 30 }));
+    await clock.advance(10);
+    const shed = failure(queue.run(never, { priority: 5 }));
+    await clock.advance(5);
+    const late = failure(queue.run(never, { priority: 1, waitTimeoutMs: 7 }));
+    expect(await shed).toMatchObject({ code: 'ERR_SHED', waitedMs: 5 });
+    await clock.advance(50);
+    expect(await late).toMatchObject({ code: 'ERR_WAIT_TIMEOUT', waitedMs: 7 });
+    expect(await running).toMatchObject({ code: 'ERR_RUN_TIMEOUT', ranMs: 30 });
+    const cancelled: object[] = [];
+    queue.on('cancelled', (event) => cancelled.push(event));
+    const other = new AdmissionQueue({ concurrency: 1, clock });
+    other.on('cancelled', (event) => cancelled.push(event));
+    const ticket = other.enqueue(never, { id: 'x' });
+    await clock.advance(3);
+    ticket.cancel();
+    expect(cancelled).toMatchObject([{ id: 'x', waitedMs: 0, ranMs: 3 }]);
+  });
+
+  it('sheds nobody where it is to reject', async () => {
+    const { queue } = setUp({ maxWaiting: 1 });
+    void queue.run(never);
+    const ticket = queue.enqueue(never, { priority: 5 });
+    expect(await failure(queue.run(never, { priority: 1 }))).toMatchObject({
+      code: 'ERR_QUEUE_FULL',
+    });
+    expect(ticket.status).toBe('waiting');
+    const shedding = setUp({ maxWaiting: 2, overflow: 'shed' }).queue;
+    void shedding.run(never);
+    const spared = shedding.enqueue(never, { priority: 5 });
+    shedding.enqueue(never, { priority: 1 });
+    expect(spared.status).toBe('waiting');
+  });
+
+  it('counts who was refused, started and outlived its grace', async () => {
+    const { clock, queue } = setUp({ graceMs: 1 });
+    const events: object[] = [];
+    queue.on('refused', (event) => events.push(event));
+    await failure(queue.run(never, { signal: AbortSignal.abort() }));
+    void failure(queue.run(never, { runTimeoutMs: 1 }));
+    await clock.advance(5);
+    expect(events).toEqual([
+      { key: undefined, priority: 5, code: undefined, active: 0, waiting: 0 },
+    ]);
+    expect(queue.stats()).toMatchObject({
+      refused: 1,
+      accepted: 1,
+      started: 1,
+      timedOut: 1,
+      overrun: 1,
+    });
+  });
+
+  it('refuses one whose signal aborts while it is being subscribed to, and leaves it', async () => {
+    const { queue } = setUp();
+    const quitter = new AbortController();
+    const { signal } = quitter;
+    const reason = new Error('gone');
+    let left = 0;
+    Object.defineProperties(signal, {
+      addEventListener: { value: () => quitter.abort(reason) },
+      removeEventListener: { value: () => left++ },
+    });
+    expect(await failure(queue.run(never, { signal, id: 'a' }))).toBe(reason);
+    expect(queue.stats()).toMatchObject({ refused: 1, accepted: 0, active: 0 });
+    expect([left, queue.position('a')]).toEqual([1, -2]);
+  });
+
+  it('lets go at once of one that is cancelled between its turn and its task', async () => {
+    const { clock, queue } = setUp({ graceMs: 50 });
+    let end!: () => void;
+    const first = queue.run(() => new Promise<void>((resolve) => (end = resolve)));
+    const called: string[] = [];
+    const ticket = queue.enqueue(() => void called.push('b'), { id: 'b', runTimeoutMs: 9 });
+    const last = queue.run(() => void called.push('c'));
+    const events: string[] = [];
+    for (const name of ['started', 'cancelled', 'completed', 'idle'] as const) {
+      queue.on(name, () => events.push(name));
+    }
+    queue.once('started', ({ id }) => queue.cancel(id));
+    end();
+    await Promise.all([first, last]);
+    expect(called).toEqual(['c']);
+    expect(ticket.status).toBe('cancelled');
+    expect(events).toEqual(['completed', 'started', 'cancelled', 'started', 'completed', 'idle']);
+    expect([queue.active, clock.timers]).toEqual([0, 0]);
+  });
+
+  it('is idle when the last one leaves a paused line by its signal', async () => {
+    const { queue } = setUp();
+    queue.pause();
+    const quitter = new AbortController();
+    void failure(queue.run(never, { signal: quitter.signal }));
+    const events: string[] = [];
+    for (const name of ['cancelled', 'idle'] as const) queue.on(name, () => events.push(name));
+    const idle = queue.idle();
+    quitter.abort();
+    await idle;
+    expect(events).toEqual(['cancelled', 'idle']);
+  });
+
+  it('tells of every change of place: joining, starting, leaving, moving', async () => {
+    const { queue } = setUp();
+    const told: [string, number][] = [];
+    queue.on('position', ({ id, position }) => told.push([id, position]));
+    const after = async (act: () => unknown): Promise<[string, number][]> => {
+      act();
+      await settle();
+      return told.splice(0);
+    };
+    let end!: () => void;
+    const task = (): Promise<void> => new Promise((resolve) => (end = resolve));
+    await after(() => queue.enqueue(task, { id: 'a' }));
+    expect(await after(() => queue.enqueue(task, { id: 'b' }))).toEqual([['b', 1]]);
+    expect(await after(() => queue.enqueue(task, { id: 'c' }))).toEqual([['c', 2]]);
+    expect(await after(() => queue.setPriority('c', 1))).toEqual([
+      ['c', 1],
+      ['b', 2],
+    ]);
+    expect(await after(() => queue.cancel('c'))).toEqual([
+      ['c', -1],
+      ['b', 1],
+    ]);
+    expect(await after(() => end())).toEqual([['b', 0]]);
+    expect(await after(() => end())).toEqual([['b', -1]]);
+  });
+
+  it('yields the places of a ticket', async () => {
+    const { queue } = setUp();
+    let end!: () => void;
+    void queue.run(() => new Promise<void>((resolve) => (end = resolve)));
+    const ticket = queue.enqueue(async () => 1);
+    const places: number[] = [];
+    const reading = (async () => {
+      for await (const position of ticket.positions()) places.push(position);
+    })();
+    await settle();
+    end();
+    await reading;
+    expect(places).toEqual([1, 0]);
+  });
+
+  it('knows a ticket that is asked for its id late', async () => {
+    const { queue } = setUp({ maxWaiting: 1 });
+    let end!: () => void;
+    const running = queue.enqueue(() => new Promise<void>((resolve) => (end = resolve)));
+    const waiting = queue.enqueue(async () => 1);
+    const refused = queue.enqueue(async () => 1);
+    await settle();
+    expect([running, waiting, refused].map(({ id }) => queue.position(id))).toEqual([0, 1, -2]);
+    expect(queue.get(waiting.id)).toBe(waiting);
+    end();
+    await waiting.result;
+    expect(queue.position(waiting.id)).toBe(-1);
+    const late: Ticket<number> = queue.enqueue(async () => 1);
+    await late.result;
+    expect(queue.position(late.id)).toBe(-1);
+  });
+});
