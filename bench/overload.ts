@@ -1,6 +1,6 @@
 // node bench/overload.ts: the examples, each asked for more than it can do. --help tells the rest;
 // docs/overload.md, the results.
-import { availableParallelism, loadavg } from 'node:os';
+import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 
 import { drive, type Report } from './overload/drive.ts';
@@ -16,9 +16,8 @@ of it, and prints what has. Exit code 1 if a request has neither an answer nor a
 come again, or if anybody is active or waiting afterwards.
 Examples: ${SUBJECTS.map(({ name }) => name).join(', ')} (all of them)`;
 
-const COLUMNS = [
-  'example',
-  'can do, asked, a second',
+const FIGURES = [
+  'can be answered, asked, a second',
   'requests',
   'finished',
   'refused',
@@ -49,20 +48,31 @@ const areKnown = positionals.every((each) => SUBJECTS.some(({ name }) => name ==
 if (values.help) {
   console.log(USAGE);
 } else if (areKnown && Number.isInteger(seconds) && seconds > 0 && times > 0) {
-  console.log(`| ${COLUMNS.join(' | ')} |\n| ${COLUMNS.map(() => '---').join(' | ')} |`);
+  const reports: Report[] = [];
   for (const subject of chosen) {
     const report = await drive(subject, times, seconds);
-    console.log(`| ${rowOf(report).join(' | ')} |`);
-    for (const why of lostIn(report)) console.error(why);
+    reports.push(report);
+    for (const why of lostIn(report)) console.error(`${report.name}: ${why}`);
     if (!holds(report)) process.exitCode = 1;
+  }
+  tell(['', ...reports.map(({ name }) => name)]);
+  tell(['---', ...reports.map(() => '---')]);
+  const columns = reports.map(figuresOf);
+  for (const [row, figure] of FIGURES.entries()) {
+    tell([figure, ...columns.map((column) => column[row]!)]);
   }
 } else {
   console.error(USAGE);
   process.exitCode = 2;
 }
 
-function rowOf(report: Report): string[] {
-  const { name, capacityPerSecond, askedPerSecond, outcomes, figures, delays, left } = report;
+function tell(cells: readonly string[]): void {
+  console.log(`| ${cells.join(' | ')} |`);
+}
+
+/** As in `FIGURES`. */
+function figuresOf(report: Report): string[] {
+  const { capacityPerSecond, askedPerSecond, outcomes, figures, delays, left } = report;
   const bareMs = report.bareMs.toSorted((one, other) => one - other);
   const connectedMs = outcomes
     .map((each) => each.connectedMs)
@@ -75,7 +85,6 @@ function rowOf(report: Report): string[] {
   );
   const heaps = figures.map(({ memory }) => (memory.heapUsed / 2 ** 20).toFixed(1));
   return [
-    name,
     `${capacityPerSecond.toFixed(1)}, ${askedPerSecond}`,
     String(outcomes.length),
     String(finished.length),
@@ -88,7 +97,7 @@ function rowOf(report: Report): string[] {
     `${heaps.join(', ')} MB`,
     `${delays.delayP99Ms.toFixed(1)} ms`,
     `${left.active}, ${left.waiting}`,
-    `${loadavg()[0]!.toFixed(1)} on ${availableParallelism()}`,
+    `${report.load.toFixed(1)} on ${availableParallelism()}`,
   ];
 }
 

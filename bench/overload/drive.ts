@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { Agent, type IncomingMessage, request } from 'node:http';
 import type { Socket } from 'node:net';
+import { loadavg } from 'node:os';
 import { text } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
 
@@ -31,6 +32,8 @@ export interface Report {
   /** When everybody had an answer. */
   readonly delays: Pick<Figures, 'delayP99Ms' | 'refusalP99Ms'>;
   readonly left: Gauges;
+  /** How many processes wanted to run at a time, on the whole machine. */
+  readonly load: number;
   readonly exitCode: number | null;
 }
 
@@ -81,6 +84,7 @@ export async function drive(subject: Subject, times: number, seconds: number): P
     figures: [before, middle, after],
     delays,
     left,
+    load: loadavg()[0]!,
     exitCode,
   };
 }

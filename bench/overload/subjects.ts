@@ -100,7 +100,7 @@ export const SUBJECTS: readonly Subject[] = [
   {
     name: 'embedding-service',
     args: ['--serve', '--port', '0'],
-    env: { EMBEDDING_LOAD_MS: '0' },
+    env: { EMBEDDING_LOAD_MS: '0', EMBEDDING_USE_MS: '200' },
     title: 'Embeddings',
     atOnce: 20,
     path: '/v1/embeddings',

@@ -36,5 +36,6 @@ process.on('message', (message) => {
   const memory = process.memoryUsage();
   process.send!({ memory, delayP99Ms, refusalP99Ms, resources } satisfies Figures);
 });
-// To be watched is no reason to go on.
+// To be watched is no reason to go on, and when whoever watches has ended there is none at all.
 process.channel!.unref();
+process.once('disconnect', () => process.exit(1));
