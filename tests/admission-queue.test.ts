@@ -545,6 +545,28 @@ describe('AdmissionQueue', () => {
       }
     });
 
+    it.each<[string, (play: ReturnType<typeof busy>, abort: () => void) => unknown]>([
+      ['cancelled', ({ queue }) => queue.cancel('last')],
+      ['aborted', (_, abort) => abort()],
+      ['out of time', ({ clock }) => clock.advance(5)],
+      ['rejected by a close', ({ queue }) => queue.close({ waiting: 'reject' })],
+    ])('resolve once nothing runs, and the last who waited is %s (H227)', async (_, leaves) => {
+      const play = busy();
+      const { queue, finish } = play;
+      const { signal, abort } = controlled();
+      void codeAfter(queue.run(never, { id: 'last', signal, waitTimeoutMs: 5 }));
+      queue.pause();
+      let idle = 0;
+      for (let i = 0; i < 2; i++) void queue.idle().then(() => idle++);
+      finish();
+      await settle();
+      expect([idle, queue.active, queue.waiting]).toEqual([0, 0, 1]);
+      await leaves(play, () => abort('gone'));
+      await settle();
+      expect([idle, queue.waiting]).toEqual([2, 0]);
+      await queue.idle();
+    });
+
     it('hold everybody back until `resume` (H216)', async () => {
       const queue = new AdmissionQueue({ concurrency: 2 });
       queue.pause();

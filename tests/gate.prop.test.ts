@@ -22,7 +22,7 @@ describe('compose()', () => {
     }),
     fc.array(caller, { maxLength: 20 }),
   ])(
-    'keeps every limit and gives everything back, however callers come, fail, give up and run out of time',
+    'keeps every limit and gives everything back, however callers come, fail, give up and run out of time (H336)',
     async (settings, callers) => {
       const clock = new ManualClock();
       const gates = settings.map((setting) => new Semaphore({ ...setting, clock }));

@@ -60,7 +60,7 @@ describe('pipeToResponse() behind compressing middleware that it cannot keep off
     expect((await events.next()).value).toMatchObject({ type: 'done', tokens: 3 });
   });
 
-  it('waits for it hundreds of times, and leaves no listener for each (T-39)', async () => {
+  it('waits for it hundreds of times, and leaves no listener for each (T-39, H319)', async () => {
     const warnings: Error[] = [];
     const onWarning = (warning: Error): void => void warnings.push(warning);
     process.on('warning', onWarning);
@@ -76,7 +76,7 @@ describe('pipeToResponse() behind compressing middleware that it cannot keep off
     expect(warnings.map(({ message }) => message)).toEqual([]);
   });
 
-  it('stops waiting for it when the client is gone (T-12)', async () => {
+  it('stops waiting for it when the client is gone (T-12, H319)', async () => {
     await using served = await compressed(() => noise(Infinity));
     const socket = rawGet(served.port, 'Accept-Encoding: gzip\r\n');
     socket.pause();

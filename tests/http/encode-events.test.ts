@@ -44,7 +44,7 @@ describe('encodeEvents()', () => {
     ]);
   });
 
-  it('sends all that the source has at hand together, after the first token, up to 16 kB', async () => {
+  it('sends all that the source has at hand together, after the first token, up to 16 kB (H326)', async () => {
     async function* source(): AsyncGenerator<string> {
       for (let i = 0; i < 900; i++) yield `token ${i}`;
     }

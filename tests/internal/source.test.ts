@@ -95,7 +95,7 @@ describe('SourceReader', () => {
     expect(calls).toEqual(['iterator', 'next', 'return']);
   });
 
-  it('calls return() of no source that has ended or failed, even a moment ago', async () => {
+  it('calls return() of no source that has ended or failed, even a moment ago (H334)', async () => {
     for (const last of [{ done: true, value: undefined } as const, new Error('broken')]) {
       const { calls, iterable, answer } = played();
       const reader = new SourceReader<string, undefined>(iterable);
