@@ -1,5 +1,3 @@
-import { AsyncLocalStorage } from 'node:async_hooks';
-
 import { nanoid } from 'nanoid';
 
 import type { Clock } from './clock.ts';
@@ -18,6 +16,7 @@ import {
   text,
 } from './internal/assert.ts';
 import { Awaiters } from './internal/awaiters.ts';
+import { ContextValue } from './internal/context.ts';
 import { Deadlines } from './internal/deadlines.ts';
 import { deliver, Emitter, heard, post } from './internal/emitter.ts';
 import type { JsonValue } from './internal/metadata.ts';
@@ -251,7 +250,7 @@ export class SessionManager
   readonly #timeoutFor: ((session: Session) => number | undefined) | undefined;
   readonly #generateId: () => string;
 
-  readonly #storage = new AsyncLocalStorage<LiveSession>();
+  readonly #context = new ContextValue<LiveSession>();
   readonly #live = new Map<string, LiveSession>();
   readonly #history: number;
   /** A ring of the last `history` that ended. Not a map: far more sessions end than are asked for. */
@@ -304,7 +303,7 @@ export class SessionManager
       logKeys: [...new Set(list('logKeys', logKeys).map((key) => text('logKeys', key)))],
       graceMs: msOrInfinity('graceMs', graceMs),
       cleanupTimeoutMs: positiveMs('cleanupTimeoutMs', cleanupTimeoutMs),
-      enter: (session, fn) => this.#storage.run(session, fn),
+      enter: (session, fn) => this.#context.run(session, fn),
       cleanupFailed: (session, failure) => this.#failedToCleanUp(session, failure),
       overrun: (session) => this.#outran(session),
       ended: (session, now) => this.#ended(session, now),
@@ -478,7 +477,7 @@ export class SessionManager
   }
 
   #here(): LiveSession | undefined {
-    const session = this.#storage.getStore();
+    const session = this.#context.get();
     return session === undefined || session.ended ? undefined : session;
   }
 

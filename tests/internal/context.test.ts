@@ -1,0 +1,54 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+
+import { fc, test } from '@fast-check/vitest';
+import { describe, expect, it } from 'vitest';
+
+import { captureContext, ContextValue } from '../../src/internal/context.ts';
+
+describe('captureContext()', () => {
+  it('is not changed by what is run within it', () => {
+    const storage = new AsyncLocalStorage<string>();
+    const inContext = storage.run('mine', captureContext);
+    const seen = inContext(() =>
+      storage.run('theirs', () => [inContext(() => storage.getStore()), storage.getStore()]),
+    );
+    expect(seen).toEqual(['mine', 'theirs']);
+  });
+});
+
+describe('ContextValue', () => {
+  it('is there in what is called, and in what that goes on with', async () => {
+    const value = new ContextValue<string>();
+    expect(value.get()).toBeUndefined();
+    const later = value.run('a', async () => {
+      const now = value.get();
+      await new Promise((resolve) => void setImmediate(resolve));
+      return [now, value.get()];
+    });
+    expect(value.get()).toBeUndefined();
+    expect(await later).toEqual(['a', 'a']);
+  });
+
+  test.prop([fc.array(fc.nat({ max: 3 }), { maxLength: 20 })])(
+    'is what its owner put there last, whatever others did before and after',
+    async (owners) => {
+      const values = Array.from({ length: 4 }, () => new ContextValue<number>());
+      const expected: (number | undefined)[] = values.map(() => undefined);
+      const look = (): (number | undefined)[] => values.map((value) => value.get());
+      async function enter(depth: number): Promise<void> {
+        expect(look()).toEqual(expected);
+        const owner = owners[depth];
+        if (owner === undefined) return;
+        const before = expected[owner];
+        expected[owner] = depth;
+        await values[owner]!.run(depth, async () => {
+          await Promise.resolve();
+          await enter(depth + 1);
+        });
+        expected[owner] = before;
+        expect(look()).toEqual(expected);
+      }
+      await enter(0);
+    },
+  );
+});
