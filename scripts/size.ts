@@ -16,7 +16,7 @@ const BUDGETS: Readonly<Record<string, number>> = {
   'sluice/semaphore': 7_050,
   'sluice/rate-limiter': 11_000,
   'sluice/keyed': 1_900,
-  'sluice/session-manager': 9_000,
+  'sluice/session-manager': 9_150,
   'sluice/shared-resource': 7_850,
   'sluice/token-streamer': 8_350,
   'sluice/http': 12_350,

@@ -70,11 +70,12 @@ const scripts: fc.Arbitrary<Script> = fc.record({
 
 const GRACE_MS = 50;
 const failure = new Error('failure of the source');
+/** One for all scripts: Node 22 keeps each of them, and is slower by each. */
+const storage = new AsyncLocalStorage<string>();
 
 /** Plays a script to its end and reports what could be seen of it. */
 async function play(script: Script) {
   const clock = new ManualClock();
-  const storage = new AsyncLocalStorage<string>();
   const seen = {
     opened: 0,
     given: 0,
