@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 
 import ts from '@typescript/typescript6';
 
-export const PAGE = 'docs/hazards.md';
+const PAGE = 'docs/hazards.md';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const NOT_APPLICABLE = 'not applicable:';
@@ -20,7 +20,7 @@ interface Row {
 }
 
 /** The files whose titles carry a number, by number. */
-export type Titles = ReadonlyMap<string, ReadonlySet<string>>;
+type Titles = ReadonlyMap<string, ReadonlySet<string>>;
 
 /** `| H017 | what is promised | tests |` */
 const ROW = /^\| (H\d{3}) \| (.*) \| (.*?) ?\|$/gm;

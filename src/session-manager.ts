@@ -586,7 +586,7 @@ export class SessionManager
       stuck,
       elapsedMs: this.#time.now() - since,
     };
-    if (heard(this, 'closed')) post(this, 'closed', report);
+    if (heard(this, 'closed')) post(this, 'closed', { ...report });
     deliver(this);
     return report;
   }

@@ -998,8 +998,10 @@ describe('SessionManager', () => {
         sessions.on(name, () => events.push(name));
       }
       sessions.open();
-      await sessions.shutdown({ drainMs: 0 });
+      const report = await sessions.shutdown({ drainMs: 0 });
       expect(events).toEqual(['started', 'cancelled', 'idle', 'closed']);
+      // What listeners were given is theirs.
+      expect(Object.isFrozen(report)).toBe(false);
     });
 
     it('is what `await using` does to a manager (H295)', async () => {

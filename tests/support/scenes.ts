@@ -10,7 +10,7 @@ import {
 import { ManualClock, settle } from 'sluice/testing';
 
 /** The options that every gate understands. */
-export interface CommonOptions {
+interface CommonOptions {
   readonly signal?: AbortSignal | undefined;
   readonly waitTimeoutMs?: number | undefined;
 }
