@@ -135,6 +135,27 @@ describe('RateLimiter', () => {
     });
   });
 
+  describe('.acquire()', () => {
+    it('reckons with those ahead only, not with the less urgent', async () => {
+      const { clock, limiter } = setUp({ limit: 10, burst: 10 });
+      limiter.tryAcquire(10);
+      ignore(limiter.acquire({ priority: 1 }));
+      ignore(limiter.acquire({ priority: 5, cost: 5 }));
+      const call = limiter.acquire({ priority: 1, waitTimeoutMs: 250 });
+      await clock.advance(200);
+      expect(await call).toMatchObject({ cost: 1 });
+    });
+
+    it('grants at the very instant at which the time is over', async () => {
+      const { clock, limiter } = setUp({ limit: 1, intervalMs: 100 });
+      limiter.tryAcquire();
+      const call = limiter.acquire({ waitTimeoutMs: 100 });
+      await clock.advance(100);
+      await call;
+      expect(limiter.stats()).toMatchObject({ granted: 2, timedOut: 0, waiting: 0 });
+    });
+  });
+
   describe('.sync()', () => {
     it('raises to the count that it is given and not beyond, and lowers nothing by it', () => {
       const { limiter } = setUp({ limit: 10 });

@@ -2,7 +2,7 @@ import { getEventListeners } from 'node:events';
 
 import { describe, expect, it, vi } from 'vitest';
 
-import { AbortWatch } from '../../src/internal/abort.ts';
+import { abortOf, AbortWatch } from '../../src/internal/abort.ts';
 import { settle } from '../../src/testing.ts';
 
 interface Batch {
@@ -82,6 +82,27 @@ describe('AbortWatch', () => {
     expect(listeners(second.signal)).toBe(1);
     second.abort(2);
     expect(batches).toHaveLength(2);
+  });
+
+  it('reports nothing of a signal that is not aborted', async () => {
+    const { watch, batches } = setUp();
+    watch.add(new AbortController().signal, 'a');
+    await Promise.resolve();
+    expect(batches).toEqual([]);
+    expect(watch.size).toBe(1);
+  });
+
+  it('keeps nothing where the signal cannot be looked at', () => {
+    const { watch } = setUp();
+    const { signal } = new AbortController();
+    const failure = new Error('hostile');
+    Object.defineProperty(signal, 'aborted', {
+      get() {
+        throw failure;
+      },
+    });
+    expect(() => watch.add(signal, 'a')).toThrow(failure);
+    expect([watch.size, listeners(signal)]).toEqual([0, 0]);
   });
 
   it('ignores the removal of what it does not watch', () => {
@@ -199,5 +220,24 @@ describe('AbortWatch', () => {
     watch.add(signal, 'new');
     signal.dispatchEvent(new Event('abort'));
     expect(batches.map((batch) => batch.subjects)).toEqual([['new']]);
+  });
+});
+
+describe('abortOf()', () => {
+  it('is what a signal was aborted with, and nothing of one that was not', () => {
+    const controller = new AbortController();
+    expect(abortOf(controller.signal)).toBeUndefined();
+    controller.abort('why');
+    expect(abortOf(controller.signal)).toEqual({ reason: 'why' });
+  });
+
+  it('is what the signal throws, where it does', () => {
+    const failure = new Error('hostile');
+    const signal = Object.defineProperty(new AbortController().signal, 'aborted', {
+      get() {
+        throw failure;
+      },
+    });
+    expect(abortOf(signal)).toEqual({ reason: failure });
   });
 });

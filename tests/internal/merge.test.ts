@@ -74,6 +74,7 @@ describe('mergeContexts()', () => {
       enumerable: true,
       configurable: true,
     });
+    expect(Object.getOwnPropertyDescriptor(merged, 'b')!.get!()).toBe(2);
     expect(Object.hasOwn(merged, 'contexts')).toBe(false);
   });
 

@@ -23,5 +23,5 @@ export function testsOf(file: string): string[] {
   if (path.startsWith('http/')) return ['tests/http/*.test.ts'];
   const own = [`tests/${path}{,.*}.test.ts`, `tests/regressions/${path}.test.ts`];
   const primitives = path.startsWith('internal/') ? TESTED_THROUGH[path.slice(9)] : undefined;
-  return [...own, ...(primitives ?? []).map((name) => `tests/${name}.test.ts`)];
+  return [...own, ...(primitives ?? []).map((name) => `tests/${name}{,.events,.tickets}.test.ts`)];
 }
