@@ -42,7 +42,9 @@ const MEASURED_MS = 5000;
 const WARM_MS = 2000;
 const BARE = new URL('bare.ts', import.meta.url);
 const BARE_PER_SECOND = 20;
-/** Connections are kept open for less than servers do: one would hang up on what is just being sent. */
+/** As a proxy in front has some: fewer than may wait at a socket until a server accepts them. */
+const CONNECTIONS = 500;
+/** They are kept open for less than servers do: one would hang up on what is just being sent. */
 const IDLE_MS = 2000;
 /** How long an example may keep its connections to a model open when nobody asks any more. */
 const CLOSING_MS = 15_000;
@@ -93,7 +95,12 @@ export async function drive(subject: Subject, times: number, seconds: number): P
 class Client {
   readonly #url: string;
   readonly #subject: Subject;
-  readonly #connections = new Agent({ keepAlive: true, timeout: IDLE_MS });
+  readonly #connections = new Agent({
+    keepAlive: true,
+    timeout: IDLE_MS,
+    maxSockets: CONNECTIONS,
+    maxFreeSockets: CONNECTIONS,
+  });
 
   constructor(url: string, subject: Subject) {
     this.#url = url;
