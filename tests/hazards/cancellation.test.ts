@@ -477,6 +477,33 @@ describe('turns that come together', () => {
   );
 });
 
+describe('an abort after the turn, before anybody knows of it,', () => {
+  it('leaves an acquired hold acquired: whoever gets it gives it back (H055)', async () => {
+    const semaphore = new Semaphore(1);
+    const held = semaphore.tryAcquire()!;
+    const resource = new SharedResource({ load: () => 1, maxUsers: 1 });
+    const use = await resource.acquire();
+    const limiter = new RateLimiter({ limit: 1, clock: new ManualClock() });
+    const lease = limiter.tryAcquire()!;
+    const control = new AbortController();
+    const { signal } = control;
+    const acquired = Promise.all([
+      semaphore.acquire({ signal }),
+      resource.acquire({ signal }),
+      limiter.acquire({ signal }),
+    ]);
+    held.release();
+    use.release();
+    lease.cancel();
+    control.abort('late');
+    const [permit, handle, next] = await acquired;
+    expect([semaphore.active, resource.active, limiter.available()]).toEqual([1, 1, 0]);
+    expect([permit.release(), handle.release(), next.cancel()]).toEqual([true, true, true]);
+    expect([semaphore.active, resource.active, limiter.available()]).toEqual([0, 0, 1]);
+    expect(listenersOf(signal)).toBe(0);
+  });
+});
+
 describe('a signal of the first two in line', () => {
   it('lets neither of them through where only the second would fit (H061)', async () => {
     const clock = new ManualClock();
