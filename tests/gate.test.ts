@@ -55,6 +55,18 @@ describe('compose()', () => {
     }
   });
 
+  it('names a task that is none', async () => {
+    await expect(compose(new Recorder('a')).run(5 as never)).rejects.toThrow(
+      new TypeError('Expected `task` to be a function, got 5.'),
+    );
+    expect(() => wrap(new Recorder('a'), 5 as never)).toThrow(
+      new TypeError('Expected `fn` to be a function, got 5.'),
+    );
+    expect(() => wrap({} as never, () => 1)).toThrow(
+      new TypeError('Expected `gate` to have a method `run`.'),
+    );
+  });
+
   it('enters from the outermost to the innermost and leaves the other way', async () => {
     const log: string[] = [];
     const gate = compose(
