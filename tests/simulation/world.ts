@@ -63,6 +63,10 @@ const FOCUSES = [
   /resource|handle|abort/,
 ];
 
+/** For what need not have come when nobody is there any more, but has to come. */
+const ITS_OWN_TIME = { active: 1 };
+
+/** What makes lines shorter. */
 const ENDS = /^(finish|permit\.release|handle\.release)$/;
 
 /** One of each primitive, in use by a crowd that keeps no rules, for a while. */
@@ -286,7 +290,7 @@ export class World {
     this.#streamer.checkAtRest(this.#sim);
     this.#keyed.checkAtRest();
     this.#checkPlaces();
-    // Twice as expensive as everything else together.
+    // The dearest of the checks.
     if (this.#rests++ % 4 === 0) this.#checkListeners();
     for (const wait of this.#idleWaits) {
       if (wait.of.active === 0 && (wait.of.waiting ?? 0) === 0) {
@@ -357,7 +361,7 @@ export class World {
 
   /** The last thing: what was loaded is disposed of. */
   #close(): boolean {
-    this.#wait('the end of the resource', this.#resource, () => this.#resource.close());
+    this.#wait('the end of the resource', ITS_OWN_TIME, () => this.#resource.close());
     return false;
   }
 
@@ -383,12 +387,12 @@ export class World {
       drainMs: random.pick([0, 20, 1000]),
       forceMs: random.pick([0, 20, 1000]),
     });
-    this.#wait('shutdown', { active: 1 }, () => report);
+    this.#wait('shutdown', ITS_OWN_TIME, () => report);
   }
 
   /** Waits for something that is not to come before `of` is idle, and then has to. */
   #wait(name: string, of: IdleWait['of'], begin: () => Promise<unknown>): void {
-    const wait = { of: name === 'the end of the resource' ? { active: 1 } : of, name };
+    const wait = { of, name };
     this.#idleWaits.add(wait);
     void begin().then(() => this.#idleWaits.delete(wait));
   }
