@@ -30,6 +30,13 @@ const noticedSoFar = (): Set<string> => {
   }
 };
 
+/** A test that waits for something that a mutant before it has taken away would wait for ever. */
+function tooLong(): Promise<never> {
+  return new Promise((_, reject) => {
+    setTimeout(() => reject(new Error('Too long.')), 20_000).unref();
+  });
+}
+
 /**
  * Runs each test once as it is, and sees which mutants it reaches; then once with each of these on,
  * but for those that have been noticed by now. For scripts/mutants.ts.
@@ -41,10 +48,11 @@ export default class MutantRunner extends TestRunner {
       await run();
       return;
     }
+    test.promises = [];
     const coverage = (switches.mutantCoverage ??= { static: {}, perTest: {} });
     switches.currentTestId = test.id;
     const startedAt = performance.now();
-    await run();
+    await Promise.race([run(), tooLong()]);
     const tookMs = performance.now() - startedAt;
     switches.currentTestId = undefined;
     const hits = coverage.perTest[test.id] ?? {};
