@@ -90,10 +90,10 @@ function figuresOf(report: Report): string[] {
     String(finished.length),
     codes.join(', ') || '0',
     String(outcomes.length - finished.length - refused.length),
-    [0.5, 0.99, 1].map((share) => `${percentile(refusedMs, share).toFixed(1)} ms`).join(', '),
+    refusedMs.length === 0 ? 'none' : percentilesOf(refusedMs, 0.5, 0.99, 1),
     `${delays.refusalP99Ms.toFixed(1)} ms`,
-    [0.5, 0.99].map((share) => `${percentile(bareMs, share).toFixed(1)} ms`).join(', '),
-    `${percentile(connectedMs, 0.99).toFixed(1)} ms`,
+    percentilesOf(bareMs, 0.5, 0.99),
+    percentilesOf(connectedMs, 0.99),
     `${heaps.join(', ')} MB`,
     `${delays.delayP99Ms.toFixed(1)} ms`,
     `${left.active}, ${left.waiting}`,
@@ -111,6 +111,8 @@ function lostIn({ outcomes }: Report): Set<string> {
 }
 
 /** By nearest rank. */
-function percentile(sorted: readonly number[], share: number): number {
-  return sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? Number.NaN;
+function percentilesOf(sorted: readonly number[], ...shares: readonly number[]): string {
+  return shares
+    .map((share) => `${sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)]!.toFixed(1)} ms`)
+    .join(', ');
 }
