@@ -7,7 +7,6 @@ const mutated = at === -1 ? [] : process.argv[at + 1].split(',');
 // code that runs at import time has run.
 process.env.MUTATION_TESTS = mutated.flatMap(testsOf).join(' ');
 
-/** @type {import('@stryker-mutator/api/core').PartialStrykerOptions} */
 export default {
   testRunner: 'vitest',
   vitest: { configFile: 'vitest.mutation.config.ts', related: false },
