@@ -18,7 +18,10 @@ export class WatchedKeyed {
   readonly #maxKeys: number;
   readonly #bounds = new Map<string, Bounds>();
   /** Who is being served, by key. */
-  readonly #busy = new Map<string, { readonly limiter: RateLimiter; tasks: number }>();
+  readonly #busy = new Map<
+    string,
+    { readonly limiter: RateLimiter; tasks: number; started: number }
+  >();
 
   constructor(sim: Sim, clock: ClockView, theirs: ClockView, maxKeys: number, idleMs: number) {
     this.clock = clock;
@@ -32,9 +35,17 @@ export class WatchedKeyed {
     });
   }
 
+  /** Some users come, each of them more than once. */
   act(): void {
+    const { random } = this.#sim;
+    for (let users = random.within(1, 3); users > 0; users--) {
+      const key = `user ${random.below(this.#maxKeys + 2)}`;
+      for (let calls = random.within(1, 4); calls > 0; calls--) this.#call(key);
+    }
+  }
+
+  #call(key: string): void {
     const { random, now } = this.#sim;
-    const key = `user ${random.below(this.#maxKeys + 3)}`;
     let limiter: RateLimiter;
     try {
       limiter = this.#keyed.get(key);
@@ -58,9 +69,11 @@ export class WatchedKeyed {
       void this.#use(key, limiter, bounds);
       return;
     }
+    // A task that has its tokens may not have been called yet.
+    const isSettled = busy === undefined || busy.started === busy.tasks;
     const lease = limiter.tryAcquire(cost);
     if (lease === undefined) {
-      if (bounds.low >= cost * bounds.token && limiter.waiting === 0)
+      if (bounds.low >= cost * bounds.token && isSettled)
         this.#sim.fail('R4', `keyed: ${key} has tokens and is refused`);
       return;
     }
@@ -71,15 +84,17 @@ export class WatchedKeyed {
   /** Holds it for a while, so that it must not be forgotten. */
   async #use(key: string, limiter: RateLimiter, bounds: Bounds): Promise<void> {
     const { random, clock } = this.#sim;
-    const busy = this.#busy.get(key) ?? { limiter, tasks: 0 };
+    const busy = this.#busy.get(key) ?? { limiter, tasks: 0, started: 0 };
     this.#busy.set(key, busy);
     busy.tasks++;
     await limiter.run(() => {
+      busy.started++;
       bounds.refill(this.#sim.now);
       bounds.take(1);
       if (bounds.high < 0) this.#sim.fail('R2', `keyed: ${key} has got more than its limiter has`);
       return new Promise<void>((resolve) => clock.setTimeout(resolve, random.below(50)));
     });
+    busy.started--;
     if (--busy.tasks === 0) this.#busy.delete(key);
   }
 

@@ -38,7 +38,7 @@ class Source {
     this.#stream = stream;
     this.length = random.below(12);
     this.shape = random.pick(SHAPES);
-    const pace = random.below(4);
+    const pace = random.below(6);
     this.#next = Array.from({ length: this.length + 1 }, () => {
       const kind = random.chance(0.9) ? NEXT[pace]! : random.pick(NEXT);
       // Those that a generator or a plain iterable cannot be.
@@ -465,6 +465,10 @@ export class WatchedStream {
   /** All is let go of. */
   #checkSource(): void {
     const { source } = this;
+    if (source.ended && source.closed > 0) {
+      const isComplete = this.readers.some(({ report }) => report?.outcome === 'completed');
+      if (isComplete) this.fail('T4', 'is complete, and return() was called all the same');
+    }
     if (source.ended || source.failed) return;
     if (source.signal?.aborted === false) {
       this.fail('T4', 'is finished and the source was not told');

@@ -61,6 +61,7 @@ const FOCUSES = [
   /session|compose|abort/,
   /stream/,
   /resource|handle|abort/,
+  /keyed/,
 ];
 
 /** For what need not have come when nobody is there any more, but has to come. */
