@@ -1,3 +1,5 @@
+import { getEventListeners } from 'node:events';
+
 import { AdmissionQueue, type AdmissionQueueOptions, type Ticket } from 'sluice/admission-queue';
 import { ManualClock, settle } from 'sluice/testing';
 import { describe, expect, it } from 'vitest';
@@ -134,9 +136,11 @@ describe('AdmissionQueue', () => {
       addEventListener: { value: () => quitter.abort(reason) },
       removeEventListener: { value: () => left++ },
     });
-    expect(await failure(queue.run(never, { signal, id: 'a' }))).toBe(reason);
+    const call = failure(queue.run(never, { signal, id: 'a' }));
+    expect(left).toBe(1);
+    expect(await call).toBe(reason);
     expect(queue.stats()).toMatchObject({ refused: 1, accepted: 0, active: 0 });
-    expect([left, queue.position('a')]).toEqual([1, -2]);
+    expect(queue.position('a')).toBe(-2);
   });
 
   it('lets go at once of one that is cancelled between its turn and its task', async () => {
@@ -157,6 +161,63 @@ describe('AdmissionQueue', () => {
     expect(ticket.status).toBe('cancelled');
     expect(events).toEqual(['completed', 'started', 'cancelled', 'started', 'completed', 'idle']);
     expect([queue.active, clock.timers]).toEqual([0, 0]);
+  });
+
+  it.each(['run', 'enqueue'] as const)(
+    'is idle when the last one is cancelled between its turn and its task: %s',
+    async (method) => {
+      const { queue } = setUp();
+      let end!: () => void;
+      const first = queue.run(() => new Promise<void>((resolve) => (end = resolve)));
+      let called = false;
+      const call = queue[method](() => void (called = true), { id: 'b' });
+      const answer = failure('result' in call ? call.result : call);
+      const events: string[] = [];
+      queue.on('idle', () => events.push('idle'));
+      queue.once('started', ({ id }) => queue.cancel(id));
+      end();
+      await first;
+      expect(await answer).toMatchObject({ name: 'AbortError' });
+      expect([called, events, queue.active]).toEqual([false, ['idle'], 0]);
+      await queue.idle();
+    },
+  );
+
+  it('leaves no listener and no timer behind a task that has settled', async () => {
+    const { clock, queue } = setUp();
+    const { signal } = new AbortController();
+    await queue.run(async () => 1, { signal, runTimeoutMs: 50, waitTimeoutMs: 50 });
+    expect([getEventListeners(signal, 'abort').length, clock.timers]).toEqual([0, 0]);
+  });
+
+  it('counts and tells each end as what it was', async () => {
+    const { clock, queue } = setUp();
+    const failed: string[] = [];
+    queue.on('failed', ({ id }) => failed.push(id));
+    await queue.run(async () => 1, { id: 'good' });
+    await failure(queue.run(() => Promise.reject(new Error('broken')), { id: 'bad' }));
+    expect(failed).toEqual(['bad']);
+    void failure(queue.run(never));
+    void failure(queue.run(never, { id: 'a' }));
+    void failure(queue.run(never, { waitTimeoutMs: 1 }));
+    queue.cancel('a');
+    await clock.advance(1);
+    expect(queue.stats()).toMatchObject({ completed: 1, failed: 1, cancelled: 1, timedOut: 1 });
+  });
+
+  it('puts those of one instant back in the order in which they come', async () => {
+    const { clock, queue } = setUp();
+    await clock.advance(100);
+    void failure(queue.run(never));
+    for (const id of ['a', 'b', 'c']) queue.enqueue(never, { id, enqueuedAt: 50 });
+    expect(['a', 'b', 'c'].map((id) => queue.position(id))).toEqual([1, 2, 3]);
+  });
+
+  it('remembers those whose ids are known, and nobody else in their place', async () => {
+    const { queue } = setUp({ history: 1 });
+    await queue.run(async () => 1, { id: 'a' });
+    await queue.run(async () => 1);
+    expect(queue.position('a')).toBe(-1);
   });
 
   it('is idle when the last one leaves a paused line by its signal', async () => {

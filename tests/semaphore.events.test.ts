@@ -121,8 +121,9 @@ describe('Semaphore', () => {
     });
     const left = vi.spyOn(signal, 'removeEventListener');
     const events = record(semaphore);
-    await expect(semaphore.acquire({ signal })).rejects.toBe(reason);
+    const call = semaphore.acquire({ signal });
     expect(left).toHaveBeenCalledOnce();
+    await expect(call).rejects.toBe(reason);
     expect(events.map(([name]) => name)).toEqual(['refused']);
     expect(semaphore.stats()).toMatchObject({ waiting: 0, queued: 0, cancelled: 0, refused: 1 });
   });
