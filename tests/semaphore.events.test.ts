@@ -128,6 +128,32 @@ describe('Semaphore', () => {
     expect(semaphore.stats()).toMatchObject({ waiting: 0, queued: 0, cancelled: 0, refused: 1 });
   });
 
+  it.each([5, undefined])(
+    'ends no run twice at one instant, with a grace of %s',
+    async (graceMs) => {
+      const clock = new ManualClock();
+      const semaphore = new Semaphore({ capacity: 2, clock });
+      const quitter = new AbortController();
+      const reason = new Error('gone');
+      ignore(
+        semaphore.run(
+          ({ signal }) => {
+            signal.addEventListener('abort', () => quitter.abort(reason));
+            return never();
+          },
+          { runTimeoutMs: 10 },
+        ),
+      );
+      const options = { signal: quitter.signal, runTimeoutMs: 10, graceMs };
+      const answer = semaphore.run(never, options).catch((error: unknown) => error);
+      await clock.advance(10);
+      expect(await answer).toBe(reason);
+      expect(semaphore.stats()).toMatchObject({ overrun: 0, active: 2 });
+      await clock.advance(10);
+      expect(semaphore.stats().overrun).toBe(graceMs === undefined ? 0 : 1);
+    },
+  );
+
   it('says who is closed, to who waits and to who comes', async () => {
     const semaphore = new Semaphore(1);
     semaphore.tryAcquire();
