@@ -88,6 +88,43 @@ describe('RateLimiter', () => {
       expect(limiter.stats()).toMatchObject({ refused: 1, timedOut: 1, cancelled: 0 });
     });
 
+    it('tell how long somebody had waited, from when it came', async () => {
+      const { clock, limiter } = setUp({ limit: 1, intervalMs: 100 });
+      await clock.advance(1000);
+      limiter.tryAcquire();
+      const events = record(limiter);
+      const quitter = new AbortController();
+      await clock.advance(10);
+      const late = limiter.acquire({ waitTimeoutMs: 120 }).catch((error: unknown) => error);
+      ignore(limiter.acquire({ signal: quitter.signal }));
+      await clock.advance(5);
+      const urgent = limiter.acquire({ priority: 1 });
+      quitter.abort();
+      expect(events.at(-1)).toMatchObject(['cancelled', { waitedMs: 5 }]);
+      await clock.advance(200);
+      await urgent;
+      expect(events).toContainEqual([
+        'granted',
+        { id: 4, cost: 1, waitedMs: 85, active: 0, waiting: 1 },
+      ]);
+      expect(events).toContainEqual([
+        'timedOut',
+        { id: 2, cost: 1, waitedMs: 120, active: 0, waiting: 0 },
+      ]);
+      expect(await late).toMatchObject({ code: 'ERR_WAIT_TIMEOUT', waitedMs: 120 });
+      expect(limiter.stats().waitMs).toEqual({ count: 1, mean: 85, max: 85 });
+    });
+
+    it('tell of a wait that would be too long, and of the last task that ends', async () => {
+      const { limiter } = setUp({ limit: 1, intervalMs: 100 });
+      const events = record(limiter);
+      await limiter.run(async () => 1);
+      expect(events.map(([name]) => name)).toEqual(['granted', 'idle']);
+      ignore(limiter.acquire({ waitTimeoutMs: 10 }));
+      expect(events.at(-1)).toMatchObject(['limited', { retryAfterMs: 100 }]);
+      expect(limiter.stats()).toMatchObject({ limited: 1, refused: 0 });
+    });
+
     it('tell the new limits', () => {
       const { limiter } = setUp({ limit: 2 });
       const events = record(limiter);
@@ -123,6 +160,41 @@ describe('RateLimiter', () => {
     });
   });
 
+  describe('.tryAcquire()', () => {
+    it('takes nothing while somebody waits or a pause lasts, be it there', () => {
+      const { limiter } = setUp({ limit: 10 });
+      limiter.tryAcquire(9);
+      ignore(limiter.acquire({ cost: 5 }));
+      expect(limiter.tryAcquire()).toBeUndefined();
+      const paused = setUp({ limit: 10 }).limiter;
+      paused.pause(10);
+      expect(paused.tryAcquire()).toBeUndefined();
+      expect([limiter.available(), paused.available()]).toEqual([1, 10]);
+    });
+  });
+
+  describe('.retryAfterMs()', () => {
+    it('plays through what those ahead take of several limits, after a pause too', async () => {
+      const clock = new ManualClock();
+      const limiter = new RateLimiter({
+        limits: { a: { limit: 1, intervalMs: 100 }, b: { limit: 1, intervalMs: 150 } },
+        clock,
+      });
+      limiter.tryAcquire({ a: 1, b: 1 });
+      ignore(limiter.acquire({ cost: { a: 1 }, priority: 1 }));
+      ignore(limiter.acquire({ cost: { a: 1, b: 1 }, priority: 5 }));
+      expect(limiter.retryAfterMs({ a: 1 })).toBe(300);
+      expect(limiter.retryAfterMs({ b: 1 })).toBe(350);
+      const urgent = { cost: { a: 1 }, priority: 1, waitTimeoutMs: 1 };
+      await expect(limiter.acquire(urgent)).rejects.toMatchObject({
+        retryAfterMs: 200,
+        limit: 'a',
+      });
+      limiter.pause(1000);
+      expect(limiter.retryAfterMs({ a: 1 })).toBe(1200);
+    });
+  });
+
   describe('.full', () => {
     it('wants every token of every limit', async () => {
       const clock = new ManualClock();
@@ -144,6 +216,29 @@ describe('RateLimiter', () => {
       const call = limiter.acquire({ priority: 1, waitTimeoutMs: 250 });
       await clock.advance(200);
       expect(await call).toMatchObject({ cost: 1 });
+    });
+
+    it('hands on at once when a heavy head runs out of time', async () => {
+      const { clock, limiter } = setUp({ limit: 10, intervalMs: 1000 });
+      limiter.tryAcquire(10);
+      ignore(limiter.acquire({ cost: 10, waitTimeoutMs: 1000 }));
+      ignore(limiter.acquire({ cost: 10, priority: 1 }));
+      await clock.advance(500);
+      const light = limiter.acquire({ cost: 1, priority: 5 });
+      let grantedAt: number | undefined;
+      void light.then(() => (grantedAt = clock.now()));
+      await clock.advance(1600);
+      expect(grantedAt).toBe(1100);
+    });
+
+    it('keeps one waiting whose time is over at the very end of a pause', async () => {
+      const { clock, limiter } = setUp({ limit: 1, intervalMs: 100 });
+      limiter.tryAcquire();
+      const call = limiter.acquire({ waitTimeoutMs: 100 });
+      limiter.pause(100);
+      expect(limiter.waiting).toBe(1);
+      await clock.advance(100);
+      await call;
     });
 
     it('grants at the very instant at which the time is over', async () => {
