@@ -50,7 +50,7 @@ describe('AdmissionQueue', () => {
           .join(' ');
       };
       const quitter = new AbortController();
-      let ticket!: Ticket<unknown>;
+      let ticket!: Ticket;
       expect(told(() => ignore(queue.run(never, { signal: quitter.signal })))).toBe(
         'started saturated',
       );
