@@ -205,6 +205,50 @@ describe('AdmissionQueue', () => {
     expect(queue.stats()).toMatchObject({ completed: 1, failed: 1, cancelled: 1, timedOut: 1 });
   });
 
+  it('counts and tells no second end of a task that settles when all is said', async () => {
+    const { clock, queue } = setUp({ graceMs: 5 });
+    const events: string[] = [];
+    queue.on('completed', () => events.push('completed'));
+    const ends: (() => void)[] = [];
+    const task = (): Promise<void> => new Promise((resolve) => ends.push(resolve));
+    const overrun = queue.enqueue(task, { runTimeoutMs: 5 });
+    await clock.advance(10);
+    expect(queue.active).toBe(0);
+    const cancelled = queue.enqueue(task);
+    cancelled.cancel();
+    for (const end of ends) end();
+    await settle();
+    expect([overrun.status, cancelled.status, events]).toEqual(['timedOut', 'cancelled', []]);
+    expect(queue.stats()).toMatchObject({
+      completed: 0,
+      cancelled: 1,
+      timedOut: 1,
+      overrun: 1,
+      active: 0,
+      runMs: { count: 2, mean: 5, max: 10 },
+    });
+  });
+
+  it('moves nobody twice, and tells whom a resumption has started', async () => {
+    const { queue } = setUp();
+    queue.pause();
+    for (const id of ['a', 'b']) queue.enqueue(never, { id });
+    queue.setPriority('b', 1);
+    expect([queue.waiting, queue.position('b'), queue.position('a')]).toEqual([2, 1, 2]);
+    const told: [string, number][] = [];
+    await settle();
+    queue.on('position', ({ id, position }) => told.push([id, position]));
+    queue.setPriority('a', 2);
+    await settle();
+    told.length = 0;
+    queue.resume();
+    await settle();
+    expect(told).toEqual([
+      ['b', 0],
+      ['a', 1],
+    ]);
+  });
+
   it('puts those of one instant back in the order in which they come', async () => {
     const { clock, queue } = setUp();
     await clock.advance(100);
