@@ -249,6 +249,55 @@ describe('AdmissionQueue', () => {
     ]);
   });
 
+  it('answers a result that is read before, between and after', async () => {
+    const { clock, queue } = setUp();
+    const tickets = ['early', 'late'].map((id) =>
+      queue.enqueue(() => Promise.resolve(`${id} value`), { id }),
+    );
+    const early = tickets[0]!.result;
+    expect(tickets[0]!.result).toBe(early);
+    await clock.advance(1);
+    expect(await early).toBe('early value');
+    expect(await tickets[1]!.result).toBe('late value');
+    expect(await tickets[1]!.result).toBe('late value');
+    const failed = queue.enqueue(() => Promise.reject('no'));
+    await clock.advance(1);
+    expect(await failure(failed.result)).toBe('no');
+    queue.close();
+    const refused = queue.enqueue(never);
+    expect(refused.status).toBe('refused');
+    expect(await failure(refused.result)).toMatchObject({ code: 'ERR_CLOSED' });
+  });
+
+  it('writes down where a ticket stands, and how long it has waited', async () => {
+    const { clock, queue } = setUp();
+    await clock.advance(100);
+    void queue.run(never);
+    const ticket = queue.enqueue(never, { id: 'a', priority: 3 });
+    await clock.advance(7);
+    expect(ticket.toJSON()).toMatchObject({
+      id: 'a',
+      priority: 3,
+      enqueuedAt: 100,
+      status: 'waiting',
+      position: 1,
+      waitedMs: 7,
+    });
+  });
+
+  it('gives the place of one that has moved by when it moved', async () => {
+    const { clock, queue } = setUp();
+    await clock.advance(100);
+    void queue.run(never);
+    queue.enqueue(never, { id: 'a', priority: 2 });
+    queue.enqueue(never, { id: 'b', priority: 1 });
+    await clock.advance(10);
+    queue.setPriority('a', 1);
+    queue.enqueue(never, { id: 'c', priority: 1, enqueuedAt: 105 });
+    expect(['b', 'c', 'a'].map((id) => queue.position(id))).toEqual([1, 2, 3]);
+    expect(queue.get('a')!.enqueuedAt).toBe(100);
+  });
+
   it('puts those of one instant back in the order in which they come', async () => {
     const { clock, queue } = setUp();
     await clock.advance(100);

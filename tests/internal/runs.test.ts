@@ -72,6 +72,19 @@ describe('Runs', () => {
     expect([log, clock.timers]).toEqual([['overrun hold after 15'], 0]);
   });
 
+  it('leaves a signal as soon as the task has settled, or the caller is answered', async () => {
+    const { clock, log, run } = setUp();
+    await clock.advance(1000);
+    const { signal } = new AbortController();
+    await run(() => 1, { signal });
+    expect(getEventListeners(signal, 'abort')).toEqual([]);
+    const answer = run(never, { signal, runTimeoutMs: 10 }).catch((error: unknown) => error);
+    await clock.advance(10);
+    expect(await answer).toMatchObject({ ranMs: 10 });
+    expect(getEventListeners(signal, 'abort')).toEqual([]);
+    expect(log).toEqual(['release hold']);
+  });
+
   it('gives back at once, and calls nothing, where the signal cannot be listened to', async () => {
     const { log, run } = setUp();
     const failure = new Error('no listeners');
