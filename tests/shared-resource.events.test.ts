@@ -1,3 +1,5 @@
+import { getEventListeners } from 'node:events';
+
 import { LoadTimeoutError } from 'sluice';
 import {
   type ResourceHandle,
@@ -174,6 +176,84 @@ describe('SharedResource', () => {
     await expect(resource.run(never, options)).rejects.toThrow(/"load" of run;/);
     expect(() => resource.configure(options)).toThrow(/"mxaUsers" of configure;/);
     await expect(resource.acquire({ graceMs: 1 } as never)).rejects.toThrow(/"graceMs"/);
+  });
+
+  it('names a bad setting, at first and later, and changes nothing then', async () => {
+    const bad = [
+      ['maxUsers', 0],
+      ['accessTimeoutMs', -1],
+      ['loadTimeoutMs', -1],
+      ['fallback', 1],
+      ['dispose', 1],
+      ['load', 1],
+    ] as const;
+    const resource = new SharedResource({ load: async () => 1 });
+    for (const [name, value] of bad) {
+      const settings = { [name]: value } as never;
+      expect(() => new SharedResource({ load: never, ...(settings as object) })).toThrow(
+        `\`${name}\``,
+      );
+      expect(() => resource.configure(settings)).toThrow(`\`${name}\``);
+    }
+    for (const name of ['graceMs', 'runTimeoutMs', 'waitTimeoutMs']) {
+      await expect(resource.run(never, { [name]: -1 })).rejects.toThrow(`\`${name}\``);
+    }
+    await expect(resource.run(5 as never)).rejects.toThrow('`use`');
+    expect(resource.stats()).toMatchObject({ maxUsers: 10, refused: 0 });
+  });
+
+  it('refuses one whose signal is aborted, and leaves the signal of one who waited', async () => {
+    const clock = new ManualClock();
+    await clock.advance(100);
+    const resource = new SharedResource({ load: never, clock });
+    const refused: object[] = [];
+    resource.on('refused', (event) => refused.push(event));
+    await expect(resource.acquire({ signal: AbortSignal.abort('gone') })).rejects.toBe('gone');
+    expect(refused).toEqual([{ code: undefined, active: 0, waiting: 0 }]);
+    expect(resource.stats()).toMatchObject({ refused: 1, loads: 0 });
+    const { signal } = new AbortController();
+    const late = resource.acquire({ signal, waitTimeoutMs: 5 }).catch((error: unknown) => error);
+    await clock.advance(5);
+    expect(await late).toMatchObject({ code: 'ERR_WAIT_TIMEOUT', waitedMs: 5 });
+    expect(getEventListeners(signal, 'abort')).toEqual([]);
+  });
+
+  it('has a signal for each use, and counts no overrun of one that has left by hand', async () => {
+    const clock = new ManualClock();
+    const resource = new SharedResource({ load: async () => 'model', maxUsers: 2, clock });
+    expect(await resource.run(({ signal }) => signal.aborted)).toBe(false);
+    const quitter = new AbortController();
+    const reason = new Error('gone');
+    ignore(
+      resource.run(
+        ({ signal }) => {
+          signal.addEventListener('abort', () => quitter.abort(reason));
+          return never();
+        },
+        { runTimeoutMs: 10 },
+      ),
+    );
+    const options = { signal: quitter.signal, runTimeoutMs: 10 };
+    const answer = resource.run(never, options).catch((error: unknown) => error);
+    await clock.advance(10);
+    expect(await answer).toBe(reason);
+    expect(resource.stats()).toMatchObject({ overrun: 0, active: 2 });
+  });
+
+  it('tells that a load is cancelled before cancelLoading() returns, and closes on disposal', async () => {
+    const resource = new SharedResource({
+      load: ({ signal }) =>
+        new Promise<never>((_, reject) => {
+          signal.addEventListener('abort', () => reject(signal.reason));
+        }),
+    });
+    const events: string[] = [];
+    for (const name of NAMES) resource.on(name, () => events.push(name));
+    ignore(resource.acquire());
+    expect(resource.cancelLoading()).toBe(true);
+    expect(events.slice(0, 3)).toEqual(['queued', 'loading', 'cancelled']);
+    await resource[Symbol.asyncDispose]();
+    expect(resource.stats().closed).toBe(true);
   });
 
   it('tells `compose` which options it knows', () => {
