@@ -56,6 +56,47 @@ describe('SessionManager', () => {
     await expect(sessions.shutdown(options)).rejects.toThrow(/"maxActive" of shutdown;/);
   });
 
+  it('names what is wrong with a task, a text, a signal or metadata', async () => {
+    const sessions = new SessionManager();
+    for (const [name, value] of [
+      ['requestId', 1],
+      ['provider', 1],
+      ['model', 1],
+      ['signal', {}],
+      ['timeoutMs', -1],
+    ] as const) {
+      await expect(sessions.run(never, { [name]: value } as never)).rejects.toThrow(`\`${name}\``);
+    }
+    await expect(sessions.run(never, { metadata: 1 } as never)).rejects.toThrow(
+      '`options of metadata`',
+    );
+    await expect(sessions.run(1 as never)).rejects.toThrow('`task`');
+    await expect(sessions.execute(1 as never)).rejects.toThrow('`task`');
+    expect(() => new SessionManager({ logKeys: [1] as never })).toThrow('`logKeys`');
+    expect(() => new SessionManager({ logKeys: 1 as never })).toThrow('`logKeys`');
+    const nameless = new SessionManager({ generateId: () => 1 as never });
+    await expect(nameless.run(never)).rejects.toThrow('`generateId()`');
+    expect(sessions.stats()).toMatchObject({ active: 0, refused: 0 });
+  });
+
+  it('tells the report of its shutdown, which disposal waits for', async () => {
+    const clock = new ManualClock();
+    await clock.advance(100);
+    const sessions = new SessionManager({ clock });
+    const reports: object[] = [];
+    sessions.on('closed', (report) => reports.push(report));
+    const call = sessions.run(never).catch((error: unknown) => error);
+    const shutdown = sessions.shutdown({ drainMs: 5, forceMs: 7 });
+    await clock.advance(20);
+    expect(await call).toMatchObject({ message: 'The session manager is closed.' });
+    expect(await shutdown).toMatchObject({ elapsedMs: 12 });
+    expect(reports).toEqual([await shutdown]);
+    await sessions[Symbol.asyncDispose]();
+    const other = new SessionManager({ clock });
+    await other[Symbol.asyncDispose]();
+    expect(other.stats().closed).toBe(true);
+  });
+
   it('tells `compose` which options it knows', () => {
     expect([...new SessionManager()[optionNames]].toSorted()).toEqual([
       'metadata',
