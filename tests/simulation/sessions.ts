@@ -55,6 +55,8 @@ class SessionWatch extends Watch<SessionCall> {
   readonly options: SessionManagerOptions;
   /** All of the epoch that have not ended. */
   readonly present = new Map<string, SessionCall>();
+  /** Those that a callback has ended before their maker could see them. */
+  readonly early = new Set<string>();
   begunCount = 0;
 
   constructor(
@@ -96,6 +98,7 @@ class SessionWatch extends Watch<SessionCall> {
     const { random } = this.sim;
     call.session = session;
     this.present.set(session.id, call);
+    if (this.early.delete(session.id)) call.ends++;
     this.begunCount++;
     // A callback may have ended it before its maker could see it.
     if (session.status !== 'active') return;
@@ -172,6 +175,7 @@ class SessionWatch extends Watch<SessionCall> {
 
   override checkAtEnd(): void {
     super.checkAtEnd();
+    for (const id of this.early) this.fail('M1', `${id} ends and was not there`);
     if (this.present.size > 0) this.fail('I10', `${this.present.size} sessions are left`);
     const { started, completed, failed, cancelled, timedOut } = this.#of.stats();
     if (started !== this.begunCount || started !== completed + failed + cancelled + timedOut) {
@@ -299,7 +303,7 @@ export class WatchedSessions extends SessionManager {
     for (const end of ['completed', 'failed', 'cancelled', 'timedOut'] as const) {
       this.on(end, ({ session }) => {
         const call = this.watch.present.get(session.id);
-        if (call === undefined) this.watch.fail('M1', `${session.id} ends and was not there`);
+        if (call === undefined) this.watch.early.add(session.id);
         else call.ends++;
         if (session.status !== end) this.watch.fail('M1', `${end}, and it is ${session.status}`);
       });
