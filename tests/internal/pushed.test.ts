@@ -114,7 +114,37 @@ describe('fromCallback()', () => {
   });
 });
 
+describe('fromCallback(), asynchronous', () => {
+  it('keeps the clean-up that comes later, and calls it at once where all is over', async () => {
+    const cleanUp = vi.fn<() => void>();
+    const early = opened<string>(Promise.resolve(cleanUp));
+    await settle();
+    early.sink.end();
+    early.sink.end();
+    expect(cleanUp).toHaveBeenCalledOnce();
+    const late = opened<string>(settle().then(() => cleanUp));
+    late.sink.end();
+    expect(cleanUp).toHaveBeenCalledOnce();
+    await settle();
+    await settle();
+    expect(cleanUp).toHaveBeenCalledTimes(2);
+  });
+});
+
 describe('fromEmitter()', () => {
+  it('asks a function for the emitter, with the signal of the stream', async () => {
+    const emitter = new EventEmitter();
+    const asked: unknown[] = [];
+    const source = fromEmitter<string>((given) => {
+      asked.push(given.signal);
+      return emitter;
+    });
+    const iterator = source(context)[Symbol.asyncIterator]();
+    emitter.emit('data', 'a');
+    expect(await iterator.next()).toEqual({ done: false, value: 'a' });
+    expect(asked).toEqual([context.signal]);
+  });
+
   it('listens to data, end and error where nothing else is said', async () => {
     const emitter = new EventEmitter();
     const failure = new Error('broken');

@@ -238,4 +238,65 @@ describe('SourceReader', () => {
     const reader = new SourceReader<string, undefined>(Promise.reject(new Error('broken')));
     expect(await reader.close('enough')).toBeUndefined();
   });
+
+  it('calls a function with the context, and reads what it returns or resolves to', async () => {
+    for (const source of [(given: string) => [given, 'b'], async (given: string) => [given, 'b']]) {
+      const taken: string[] = [];
+      const reader = new SourceReader<string, string>(source);
+      await reader.read('context', (token) => void taken.push(token));
+      expect(taken).toEqual(['context', 'b']);
+      expect(await reader.close('late')).toBeUndefined();
+    }
+  });
+
+  it('waits for tokens that are promises, and returns a sync iterator once', async () => {
+    const failure = new Error('broken');
+    const later = new Error('return');
+    for (const [ending, calls] of [
+      ['left', ['next', 'next', 'return']],
+      ['rejected', ['next', 'next', 'return']],
+      ['ended', ['next', 'next']],
+    ] as const) {
+      const seen: string[] = [];
+      const iterator = {
+        next: () => {
+          seen.push('next');
+          if (seen.length === 1) return { done: false, value: Promise.resolve('a') };
+          if (ending === 'ended') return { done: true, value: undefined };
+          if (ending === 'rejected') return { done: false, value: Promise.reject(failure) };
+          return { done: false, value: new Promise<string>(() => {}) };
+        },
+        return: () => {
+          seen.push('return');
+          if (ending === 'rejected') throw later;
+          return { done: true, value: undefined };
+        },
+      };
+      const taken: string[] = [];
+      const reader = new SourceReader<string, undefined>({
+        [Symbol.iterator]: () => iterator as never,
+      });
+      const reading = read(reader, taken).catch((error: unknown) => error);
+      await settle();
+      expect(await reader.close('enough')).toBeUndefined();
+      await reader.close('enough');
+      expect([taken, seen]).toEqual([['a'], calls]);
+      if (ending === 'rejected') expect(await reading).toBe(failure);
+    }
+  });
+
+  it('tells what the return() of a sync iterator throws', async () => {
+    const failure = new Error('return');
+    const reader = new SourceReader<string, undefined>({
+      [Symbol.iterator]: () => ({
+        next: () => ({ done: false, value: new Promise<string>(() => {}) }) as never,
+        return: () => {
+          throw failure;
+        },
+      }),
+    });
+    void read(reader);
+    await settle();
+    expect(await reader.close('enough')).toBe(failure);
+  });
 });
