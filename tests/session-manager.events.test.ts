@@ -65,7 +65,7 @@ describe('SessionManager', () => {
       ['signal', {}],
       ['timeoutMs', -1],
     ] as const) {
-      await expect(sessions.run(never, { [name]: value } as never)).rejects.toThrow(`\`${name}\``);
+      await expect(sessions.run(never, { [name]: value })).rejects.toThrow(`\`${name}\``);
     }
     await expect(sessions.run(never, { metadata: 1 } as never)).rejects.toThrow(
       '`options of metadata`',
