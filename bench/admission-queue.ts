@@ -84,7 +84,8 @@ function burst(
       ),
       ...counts.map((count) => perTask('fastq', count, (each) => fast.push(each))),
     ],
-    5,
+    3,
+    1,
   );
   figures(medians, 'ns');
   const [short, long] = [counts[0]!, counts.at(-1)!];

@@ -93,8 +93,8 @@ const TOKENS = 500;
 const SUBJECTS = ['sluice', 'bare', 'better-sse', 'hono'] as const;
 
 for (const [pace, words, answers] of [
-  ['fast', 'as fast as they are taken', smoke ? 1 : 10],
-  ['turns', 'one in each turn of the event loop', smoke ? 1 : 2],
+  ['fast', 'as fast as taken', smoke ? 1 : 10],
+  ['turns', 'one in each turn of the loop', smoke ? 1 : 2],
 ] as const) {
   const servers: Server[] = [];
   const clients: Client[] = [];
@@ -124,9 +124,7 @@ for (const [pace, words, answers] of [
       },
     });
   }
-  heading(
-    `${CLIENTS} clients, answers of ${TOKENS} tokens, ${words}: thousands of tokens a second`,
-  );
+  heading(`${CLIENTS} clients, ${TOKENS} tokens each, ${words}: thousands of tokens a second`);
   const medians = await interleave(subjects, 9);
   figures(medians, 'k/s');
   const ours = medians.get('sluice')!;

@@ -93,7 +93,8 @@ export function barsOf(title: string, bars: readonly Bar[]): string {
       text(left + width + 8, y + 13, `${digits(value)} ${unit}`, 'start', SOFT)
     );
   });
-  return svg(title, height, rows);
+  const described = bars.map(({ name, value, unit }) => `${name}: ${digits(value)} ${unit}`);
+  return svg(title, described.join('; '), height, rows);
 }
 
 /** Lines over a logarithmic axis of counts, from 0 upwards. */
@@ -129,7 +130,11 @@ export function linesOf(
       text(xAt(endX) + 10, yAt(endY) + 4, name, 'start', colour)
     );
   });
-  return svg(title, top + panel + 40, [...grid, ...ticks, ...lines]);
+  const described = series.map(
+    ({ name, points }) =>
+      `${name}: ${points.map(([x, y]) => `${digits(y)} ${unit} at ${x}`).join(', ')}`,
+  );
+  return svg(title, described.join('; '), top + panel + 40, [...grid, ...ticks, ...lines]);
 }
 
 function dot(x: number, y: number, colour: string): string {
@@ -140,10 +145,16 @@ function text(x: number, y: number, what: string, anchor: string, colour: string
   return `<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" text-anchor="${anchor}" fill="${colour}">${escaped(what)}</text>`;
 }
 
-function svg(title: string, height: number, content: readonly string[]): string {
+function svg(
+  title: string,
+  description: string,
+  height: number,
+  content: readonly string[],
+): string {
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" font-family="system-ui, sans-serif" font-size="12" role="img">`,
-    `<title>${escaped(title)}</title>`,
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" font-family="system-ui, sans-serif" font-size="12" role="img" aria-labelledby="title desc">`,
+    `  <title id="title">${escaped(title)}</title>`,
+    `  <desc id="desc">${escaped(description)}</desc>`,
     `<rect width="${WIDTH}" height="${height}" fill="#ffffff"/>`,
     `<text x="16" y="24" font-weight="600" fill="${INK}">${escaped(title)}</text>`,
     ...content,
