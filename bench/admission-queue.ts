@@ -119,8 +119,8 @@ function shuffled<T>(items: T[]): T[] {
   const questions = smoke ? 100 : 100_000;
   const asking = (
     name: string,
-    tickets: readonly Ticket<unknown>[],
-    question: (ticket: Ticket<unknown>) => number,
+    tickets: readonly Ticket[],
+    question: (ticket: Ticket) => number,
   ): Subject => {
     let sum = 0;
     return {

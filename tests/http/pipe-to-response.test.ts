@@ -396,10 +396,10 @@ describe('pipeToResponse()', () => {
     await using served = await piped(() => streamer.stream(source()));
     const all = await readAll(rawGet(served.port, 'Connection: close\r\n'));
     const chunks = all.split('\r\n').filter((line) => line.includes('event:'));
-    const events = chunks.map((chunk) => chunk.match(/^event: \w+$/gmu)!);
+    const told = chunks.map((chunk) => chunk.match(/^event: \w+$/gmu)!);
     // The start and the first token come one right after the other: Node 26 sends them as one.
-    const [others, done] = events.slice(-2);
-    expect(events.slice(0, -2).flat()).toEqual(['event: start', 'event: token']);
+    const [others, done] = told.slice(-2);
+    expect(told.slice(0, -2).flat()).toEqual(['event: start', 'event: token']);
     expect(others).toEqual(['event: token', 'event: token', 'event: token', 'event: token']);
     expect(done).toEqual(['event: done']);
   });
