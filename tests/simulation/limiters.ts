@@ -32,6 +32,8 @@ export class Bounds {
   /** As long as an upstream says that there is less: what it would be otherwise. */
   own: { high: number; low: number; readonly untilMs: number } | undefined;
   #at: number;
+  /** Whether it has been raised at this instant. */
+  #raised = false;
 
   constructor({ limit, intervalMs = 1000, burst = limit }: LimitOptions, now: number) {
     this.limit = limit;
@@ -59,6 +61,7 @@ export class Bounds {
     const gained = (now - this.#at) * TICKS * this.limit;
     if (gained <= 0) return;
     this.#at = now;
+    this.#raised = false;
     for (const level of [this, this.own]) {
       if (level === undefined) continue;
       level.high = Math.min(this.full, level.high + gained);
@@ -70,7 +73,9 @@ export class Bounds {
   take(tokens: number, mayBeBefore = false): void {
     for (const level of [this, this.own]) {
       if (level === undefined) continue;
-      if (level !== this || !mayBeBefore) level.high -= tokens * this.token;
+      // What it was raised to at this instant may be what there was after it had been taken.
+      const stays = mayBeBefore && (level === this || this.#raised);
+      if (!stays) level.high -= tokens * this.token;
       level.low -= tokens * this.token;
     }
   }
@@ -101,6 +106,7 @@ export class Bounds {
 
   /** There are at least so many, if there is room for them. */
   raise(tokens: number): void {
+    this.#raised = true;
     for (const level of [this, this.own]) {
       if (level === undefined) continue;
       level.high = Math.min(this.full, Math.max(level.high, (tokens + 1) * this.token - 1));
