@@ -32,8 +32,8 @@ export class Bounds {
   /** As long as an upstream says that there is less: what it would be otherwise. */
   own: { high: number; low: number; readonly untilMs: number } | undefined;
   #at: number;
-  /** Whether it has been raised at this instant. */
-  #raised = false;
+  /** Whether it has been raised, or given another burst, at this instant. */
+  #adjusted = false;
 
   constructor({ limit, intervalMs = 1000, burst = limit }: LimitOptions, now: number) {
     this.limit = limit;
@@ -61,7 +61,7 @@ export class Bounds {
     const gained = (now - this.#at) * TICKS * this.limit;
     if (gained <= 0) return;
     this.#at = now;
-    this.#raised = false;
+    this.#adjusted = false;
     for (const level of [this, this.own]) {
       if (level === undefined) continue;
       level.high = Math.min(this.full, level.high + gained);
@@ -73,8 +73,8 @@ export class Bounds {
   take(tokens: number, mayBeBefore = false): void {
     for (const level of [this, this.own]) {
       if (level === undefined) continue;
-      // What it was raised to at this instant may be what there was after it had been taken.
-      const stays = mayBeBefore && (level === this || this.#raised);
+      // What it was made at this instant may be what there was after it had been taken.
+      const stays = mayBeBefore && (level === this || this.#adjusted);
       if (!stays) level.high -= tokens * this.token;
       level.low -= tokens * this.token;
     }
@@ -106,7 +106,7 @@ export class Bounds {
 
   /** There are at least so many, if there is room for them. */
   raise(tokens: number): void {
-    this.#raised = true;
+    this.#adjusted = true;
     for (const level of [this, this.own]) {
       if (level === undefined) continue;
       level.high = Math.min(this.full, Math.max(level.high, (tokens + 1) * this.token - 1));
@@ -115,6 +115,7 @@ export class Bounds {
   }
 
   reshape({ limit, intervalMs, burst }: Required<LimitOptions>): void {
+    this.#adjusted = true;
     const scale = (intervalMs ?? this.intervalMs) / this.intervalMs;
     this.limit = limit;
     this.intervalMs = intervalMs!;
@@ -495,6 +496,7 @@ export class WatchedLimiter extends RateLimiter<LimitName> {
       const intervalMs = change.intervalMs ?? bounds.intervalMs;
       const burst = change.burst ?? (bounds.burst === bounds.limit ? limit : bounds.burst);
       watch.moved = true;
+      watch.synced = true;
       bounds.reshape({ limit, intervalMs, burst });
       for (const call of watch.calls) {
         if (call.demand[index]! > burst) call.allowed = 'ERR_EXCEEDS_CAPACITY';
