@@ -1,5 +1,5 @@
 import { SessionManager, type SessionEvents } from 'sluice/session-manager';
-import { ManualClock } from 'sluice/testing';
+import { ManualClock, settle } from 'sluice/testing';
 import { describe, expect, it } from 'vitest';
 
 import { optionNames } from '../src/internal/options.ts';
@@ -38,6 +38,58 @@ describe('SessionManager', () => {
         'refused',
       );
     });
+  });
+
+  it('tells of a timeout and of an abort when they come, not with the next call', async () => {
+    const clock = new ManualClock();
+    const sessions = new SessionManager({ clock, timeoutMs: 5 });
+    const events: string[] = [];
+    for (const name of NAMES) sessions.on(name, () => events.push(name));
+    sessions.open();
+    await clock.advance(5);
+    expect(events.splice(0)).toEqual(['started', 'timedOut', 'idle']);
+    const controller = new AbortController();
+    sessions.open({ signal: controller.signal });
+    controller.abort();
+    expect(events.splice(0)).toEqual(['started', 'cancelled', 'idle']);
+  });
+
+  it('tells what a shutdown has aborted before it waits for what is left', async () => {
+    const clock = new ManualClock();
+    const sessions = new SessionManager({ clock });
+    const events: string[] = [];
+    sessions.open();
+    ignore(sessions.run(never));
+    for (const name of NAMES) sessions.on(name, () => events.push(name));
+    const shutdown = sessions.shutdown({ drainMs: 0, forceMs: 5 });
+    await settle();
+    expect(events).toEqual(['cancelled']);
+    await clock.advance(5);
+    await shutdown;
+    expect(events).toEqual(['cancelled', 'closed']);
+  });
+
+  it('tells which clean-up failed, of what or of taking too long', async () => {
+    const clock = new ManualClock();
+    const sessions = new SessionManager({ clock, generateId: () => 's', cleanupTimeoutMs: 5 });
+    const events: unknown[] = [];
+    const run = (): Promise<void> =>
+      sessions.run(({ session }) => {
+        session.defer(never);
+        session.defer(() => Promise.reject(new Error('no')));
+      });
+    const unheard = run();
+    await clock.advance(5);
+    await unheard;
+    sessions.on('cleanupFailed', (event) => events.push(event));
+    const heard = run();
+    await clock.advance(5);
+    await heard;
+    expect(events).toEqual([
+      { id: 's', error: new Error('no'), timedOut: false },
+      { id: 's', error: undefined, timedOut: true },
+    ]);
+    expect(sessions.stats().cleanupFailed).toBe(4);
   });
 
   it('says who is closed', async () => {

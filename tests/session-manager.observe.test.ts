@@ -1,6 +1,16 @@
-import { AdmissionQueue, compose, Semaphore, SessionManager, type SessionRecord } from 'sluice';
-import { ManualClock } from 'sluice/testing';
+import {
+  AdmissionQueue,
+  compose,
+  type ObservableGate,
+  RateLimiter,
+  Semaphore,
+  SessionManager,
+  type SessionRecord,
+} from 'sluice';
+import { ManualClock, settle } from 'sluice/testing';
 import { describe, expect, it } from 'vitest';
+
+import { catchUncaught } from './support/uncaught.ts';
 
 function setUp(): {
   clock: ManualClock;
@@ -23,6 +33,18 @@ function lasting(clock: ManualClock, ms: number): () => Promise<void> {
     new Promise((resolve) => {
       clock.setTimeout(resolve, ms);
     });
+}
+
+/** A gate that says what it is told to. */
+function played(): { gate: ObservableGate; tell: (name: string, event: object) => void } {
+  const listeners = new Map<string, (event: object) => void>();
+  return {
+    gate: {
+      on: (name, listener) => listeners.set(name, listener),
+      off: (name) => listeners.delete(name),
+    },
+    tell: (name, event) => listeners.get(name)?.(event),
+  };
 }
 
 async function recordOf(promise: Promise<{ session: SessionRecord }>): Promise<SessionRecord> {
@@ -183,6 +205,165 @@ describe('SessionManager', () => {
       });
     });
 
+    it.each(['completed', 'failed'])(
+      'takes a queue for released when the task has %s',
+      async (how) => {
+        const { clock, sessions, queue } = setUp();
+        sessions.observe(queue);
+        const task = async (): Promise<void> => {
+          await lasting(clock, 10)();
+          if (how === 'failed') throw new Error('no');
+        };
+        const record = recordOf(
+          sessions.execute(async () => {
+            await queue.run(task).catch(() => {});
+            await lasting(clock, 10)();
+          }),
+        );
+        await clock.advance(20);
+        expect((await record).phases).toMatchObject({ callEnd: 10, released: 10, completed: 20 });
+      },
+    );
+
+    it('lets nothing be waited for any more that was cancelled, came too late or was shed', async () => {
+      for (const ending of ['cancelled', 'timedOut', 'shed'] as const) {
+        const { clock, sessions, semaphore } = setUp();
+        const queue = new AdmissionQueue({
+          concurrency: 1,
+          maxWaiting: 1,
+          overflow: 'shed',
+          clock,
+        });
+        sessions.observe(queue);
+        sessions.observe(semaphore);
+        const { promise: held, resolve: finish } = Promise.withResolvers<void>();
+        const running = queue.run(() => held);
+        const controller = new AbortController();
+        const record = recordOf(
+          sessions.execute(async () => {
+            await queue
+              .run(() => {}, { priority: 2, waitTimeoutMs: 5, signal: controller.signal })
+              .catch(() => {});
+            await semaphore.run(lasting(clock, 10));
+            await lasting(clock, 10)();
+          }),
+        );
+        let other: Promise<void> | undefined;
+        if (ending === 'cancelled') controller.abort();
+        else if (ending === 'shed') other = queue.run(() => {}, { priority: 1 });
+        await clock.advance(ending === 'timedOut' ? 5 : 0);
+        const since = clock.now();
+        await clock.advance(20);
+        expect([ending, (await record).phases]).toMatchObject([
+          ending,
+          { callEnd: since + 10, released: since + 10, completed: since + 20 },
+        ]);
+        finish();
+        await Promise.all([running, other]);
+      }
+    });
+
+    it('marks the wait for a rate limiter, which has nothing to be released', async () => {
+      const { clock, sessions } = setUp();
+      const limiter = new RateLimiter({ limit: 1, intervalMs: 10, clock });
+      sessions.observe(limiter);
+      await limiter.acquire();
+      const record = recordOf(sessions.execute(() => limiter.run(lasting(clock, 5))));
+      await clock.advance(15);
+      expect((await record).phases).toEqual({
+        received: 0,
+        queued: 0,
+        dequeued: 10,
+        allocated: 10,
+        callStart: 10,
+        callEnd: 15,
+        released: 15,
+        completed: 15,
+      });
+    });
+
+    it('takes what was granted, not acquired, for nothing to give back', async () => {
+      const { clock, sessions } = setUp();
+      const { gate, tell } = played();
+      sessions.observe(gate);
+      const record = recordOf(
+        sessions.execute(async () => {
+          tell('granted', { id: 1 });
+          await lasting(clock, 5)();
+          tell('released', { id: 1 });
+          await lasting(clock, 5)();
+        }),
+      );
+      await clock.advance(10);
+      expect((await record).phases).toMatchObject({ callEnd: 10, released: 10 });
+    });
+
+    it('does not mistake whoever takes the id of a call that is over for that call', async () => {
+      const { clock, sessions, queue } = setUp();
+      sessions.observe(queue);
+      const running = queue.run(lasting(clock, 5));
+      const record = recordOf(
+        sessions.execute(async () => {
+          await queue.run(() => {}, { id: 'a', waitTimeoutMs: 1 }).catch(() => {});
+          await running;
+          await queue.run(lasting(clock, 5), { id: 'a' });
+          await lasting(clock, 5)();
+        }),
+      );
+      await clock.advance(15);
+      expect((await record).phases).toMatchObject({ callEnd: 10, released: 10, completed: 15 });
+    });
+
+    it('does not release again what it had, where a call of the same id gives up', async () => {
+      const { clock, sessions, queue, semaphore } = setUp();
+      sessions.observe(queue);
+      sessions.observe(semaphore);
+      const record = recordOf(
+        sessions.execute(async () => {
+          const permit = await semaphore.acquire();
+          await queue.run(lasting(clock, 5), { id: 'a' });
+          const running = queue.run(lasting(clock, 10), { id: 'b' });
+          await queue.run(() => {}, { id: 'a', waitTimeoutMs: 1 }).catch(() => {});
+          await running;
+          permit.release();
+          await lasting(clock, 5)();
+        }),
+      );
+      await clock.advance(20);
+      expect((await record).phases).toMatchObject({ callEnd: 5, released: 15, completed: 20 });
+    });
+
+    it('marks no session for who had begun to wait before it observed', async () => {
+      const { clock, sessions, semaphore } = setUp();
+      const permit = semaphore.tryAcquire()!;
+      const acquired = semaphore.acquire();
+      sessions.observe(semaphore);
+      await clock.advance(5);
+      const session = sessions.open();
+      session.enter(() => permit.release());
+      (await acquired).release();
+      expect(session.phases).toEqual({ received: 0 });
+    });
+
+    it('leaves callers without a session alone, however they fare', async () => {
+      using uncaught = catchUncaught();
+      const { clock, sessions, queue } = setUp();
+      const stop = sessions.observe(queue);
+      const running = queue.run(lasting(clock, 10));
+      const late = queue.run(() => {}, { waitTimeoutMs: 5 }).catch(() => 'late');
+      const next = queue.run(lasting(clock, 10));
+      await expect(queue.run(() => {})).rejects.toMatchObject({ code: 'ERR_QUEUE_FULL' });
+      await clock.advance(5);
+      await expect(late).resolves.toBe('late');
+      await clock.advance(5);
+      const waiting = queue.run(() => {});
+      stop();
+      await clock.advance(10);
+      await Promise.all([running, next, waiting]);
+      await settle();
+      expect(uncaught.exceptions).toEqual([]);
+    });
+
     it('finds the call of a session that gave up waiting and came again', async () => {
       const { clock, sessions, semaphore } = setUp();
       sessions.observe(semaphore);
@@ -218,6 +399,26 @@ describe('SessionManager', () => {
         released: 5,
         completed: 5,
       });
+    });
+
+    it('stops once, however often it is told to', async () => {
+      const { clock, sessions, queue, semaphore } = setUp();
+      const stop = sessions.observe(queue);
+      sessions.observe(semaphore);
+      const running = queue.run(lasting(clock, 5));
+      const record = recordOf(
+        sessions.execute(async () => {
+          const waited = queue.run(() => {});
+          stop();
+          stop();
+          await waited;
+          await semaphore.run(lasting(clock, 5));
+          await lasting(clock, 5)();
+        }),
+      );
+      await clock.advance(15);
+      await running;
+      expect((await record).phases).toMatchObject({ callEnd: 10, released: 10, completed: 15 });
     });
 
     it('takes anything with the events, and subscribes to each once', () => {

@@ -141,6 +141,15 @@ describe('SessionManager', () => {
       expect(sessions.stats()).toMatchObject({ active: 0, started: 0, refused: 0 });
     });
 
+    it('looks for no option of a call in `Object.prototype`, where none are given', async () => {
+      const prototype = Object.prototype as { model?: string };
+      prototype.model = 'mine';
+      onTestFinished(() => void delete prototype.model);
+      const { sessions } = manager();
+      await sessions.run(({ session }) => expect(session.model).toBeUndefined());
+      expect(sessions.open().model).toBeUndefined();
+    });
+
     it('refuses one session more than maxActive, at once (H273)', async () => {
       const { sessions } = manager({ maxActive: 2 });
       const { task, finish } = held();
