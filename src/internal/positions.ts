@@ -103,7 +103,7 @@ class PositionIterator implements AsyncIterableIterator<number> {
   /** Answers the first one asking if the position has changed since the last answer. */
   look(): void {
     const position = this.#done ? -1 : this.#position();
-    if (position === -1 || this.#last === 0) {
+    if (position === -1) {
       this.#end();
     } else if (position !== this.#last) {
       this.#last = position;

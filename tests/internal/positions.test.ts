@@ -1,6 +1,10 @@
 import { AdmissionQueue, type PositionEvent } from 'sluice/admission-queue';
 import { ManualClock, settle } from 'sluice/testing';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
+
+import { Emitter } from '../../src/internal/emitter.ts';
+import type { Entry } from '../../src/internal/entry.ts';
+import { Positions } from '../../src/internal/positions.ts';
 
 const never = (): Promise<never> => new Promise(() => undefined);
 
@@ -9,6 +13,37 @@ function busy(): { queue: AdmissionQueue; finish: () => void } {
   const { promise, resolve } = Promise.withResolvers<void>();
   void queue.run(() => promise);
   return { queue, finish: resolve };
+}
+
+/** Places in a line of which each look is counted. */
+function counted(): {
+  emitter: Emitter<{ position: PositionEvent }>;
+  positions: Positions;
+  line: Entry[];
+  entry: Entry & { status: string };
+  looks: { line: number; entry: number; turns: number };
+} {
+  const emitter = new Emitter<{ position: PositionEvent }>();
+  const entry = { id: 'a', status: 'waiting' } as Entry;
+  const line = [entry];
+  const looks = { line: 0, entry: 0, turns: 0 };
+  const { queueMicrotask } = globalThis;
+  vi.spyOn(globalThis, 'queueMicrotask').mockImplementation((callback) => {
+    looks.turns++;
+    queueMicrotask(callback);
+  });
+  onTestFinished(() => vi.restoreAllMocks());
+  const lookedAt: Iterable<Entry> = {
+    [Symbol.iterator]() {
+      looks.line++;
+      return line[Symbol.iterator]();
+    },
+  };
+  const positions = new Positions(emitter, lookedAt, (one) => {
+    looks.entry++;
+    return line.indexOf(one) + 1 || -1;
+  });
+  return { emitter, positions, line, entry, looks };
 }
 
 describe('Positions', () => {
@@ -39,6 +74,29 @@ describe('Positions', () => {
     expect(await positions.next()).toEqual({ done: false, value: 1 });
   });
 
+  it('keeps what has changed while nobody asked', async () => {
+    const { queue } = busy();
+    const ahead = queue.enqueue(never);
+    const positions = queue.enqueue(never).positions();
+    expect(await positions.next()).toEqual({ done: false, value: 2 });
+    ahead.cancel('gone');
+    await settle();
+    expect(await positions.next()).toEqual({ done: false, value: 1 });
+  });
+
+  it('ends after 0 at once, however long the task goes on', async () => {
+    const { queue, finish } = busy();
+    const positions = queue.enqueue(never).positions();
+    expect(await positions.next()).toEqual({ done: false, value: 1 });
+    const asked = [positions.next(), positions.next()];
+    finish();
+    expect(await Promise.all(asked)).toEqual([
+      { done: false, value: 0 },
+      { done: true, value: undefined },
+    ]);
+    expect(await positions.next()).toEqual({ done: true, value: undefined });
+  });
+
   it('ends where the ticket leaves, is over, or nobody wants more', async () => {
     const { queue } = busy();
     const ticket = queue.enqueue(never);
@@ -55,12 +113,14 @@ describe('Positions', () => {
 
   it('answers each of several calls of next at once with a change of its own', async () => {
     const { queue } = busy();
-    const ahead = queue.enqueue(never);
+    const ahead = [1, 2].map(() => queue.enqueue(never));
     const positions = queue.enqueue(never).positions();
-    const calls = [positions.next(), positions.next()];
-    await settle();
-    ahead.cancel('gone');
-    expect((await Promise.all(calls)).map(({ value }) => value)).toEqual([2, 1]);
+    const calls = [positions.next(), positions.next(), positions.next()];
+    for (const ticket of ahead) {
+      await settle();
+      ticket.cancel('gone');
+    }
+    expect((await Promise.all(calls)).map(({ value }) => value)).toEqual([3, 2, 1]);
   });
 
   it('tells listeners once a turn, of those only whose position has changed (H167, H214)', async () => {
@@ -133,6 +193,78 @@ describe('Positions', () => {
       if (!/^(?:[1-9]\d*,)+(?:0,)?-1$/.test(places.join())) wrong.push([id, 'ends', places]);
     }
     expect(wrong).toEqual([]);
+  });
+
+  it('looks once a turn, and not at all while nobody listens or asks', async () => {
+    const { emitter, positions, entry, looks } = counted();
+    positions.changed();
+    await settle();
+    expect(looks).toEqual({ line: 0, entry: 0, turns: 0 });
+    const listener = (): void => undefined;
+    emitter.on('position', listener);
+    positions.changed();
+    positions.changed();
+    await settle();
+    expect(looks).toEqual({ line: 1, entry: 0, turns: 1 });
+    emitter.off('position', listener);
+    positions.changed();
+    await settle();
+    expect(looks).toEqual({ line: 1, entry: 0, turns: 1 });
+    expect(await positions.iterate(entry).next()).toEqual({ done: false, value: 1 });
+    positions.changed();
+    await settle();
+    expect(looks).toEqual({ line: 1, entry: 1, turns: 1 });
+  });
+
+  it('looks at the line for listeners only, not for who asks for one position', async () => {
+    const { positions, line, entry, looks } = counted();
+    const iterator = positions.iterate(entry);
+    await iterator.next();
+    const asked = iterator.next();
+    positions.changed();
+    await settle();
+    expect(looks).toEqual({ line: 0, entry: 2 + 1, turns: 1 });
+    line.length = 0;
+    positions.changed();
+    expect(await asked).toEqual({ done: true, value: undefined });
+    positions.changed();
+    await settle();
+    expect(looks).toEqual({ line: 0, entry: 2 + 2, turns: 2 });
+  });
+
+  it('looks no more at who is over when that has been told', async () => {
+    const { emitter, positions, line, entry, looks } = counted();
+    const told: number[] = [];
+    emitter.on('position', ({ position }) => told.push(position));
+    positions.changed();
+    await settle();
+    line.length = 0;
+    entry.status = 'completed';
+    for (let i = 0; i < 3; i++) {
+      positions.changed();
+      await settle();
+    }
+    expect([told, looks.entry]).toEqual([[1, -1], 1]);
+  });
+
+  it('begins anew for who listens after nobody did', async () => {
+    const { queue } = busy();
+    const log: PositionEvent[] = [];
+    const listener = (event: PositionEvent): void => void log.push(event);
+    queue.on('position', listener);
+    queue.enqueue(never, { id: 'a' });
+    await settle();
+    queue.off('position', listener);
+    queue.enqueue(never, { id: 'b' });
+    queue.on('position', listener);
+    queue.enqueue(never, { id: 'c' });
+    await settle();
+    expect(log).toEqual([
+      { id: 'a', position: 1 },
+      { id: 'a', position: 1 },
+      { id: 'b', position: 2 },
+      { id: 'c', position: 3 },
+    ]);
   });
 
   it('tells of an id in use again after the one that had it has gone', async () => {
