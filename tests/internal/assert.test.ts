@@ -7,9 +7,11 @@ import {
   abortSignal,
   callable,
   countOrInfinity,
+  finite,
   flag,
   integerWithin,
   invariant,
+  list,
   msOrInfinity,
   oneOf,
   positiveInteger,
@@ -36,6 +38,7 @@ const checks = {
   positiveInteger: (value: unknown) => positiveInteger('size', value),
   countOrInfinity: (value: unknown) => countOrInfinity('size', value),
   integerWithin: (value: unknown) => integerWithin('size', value, 0, 5),
+  finite: (value: unknown) => finite('size', value),
   positiveMs: (value: unknown) => positiveMs('size', value),
   msOrInfinity: (value: unknown) => msOrInfinity('size', value),
 };
@@ -45,6 +48,7 @@ const numbers: [keyof typeof checks, good: number[], bad: number[]][] = [
   ['positiveInteger', [1, 2, MAX], [0, -0, -1, 1.5, MAX + 1, NaN, Infinity, -Infinity]],
   ['countOrInfinity', [0, 1, MAX, Infinity], [-1, 0.5, MAX + 1, NaN, -Infinity]],
   ['integerWithin', [0, 5], [-1, 6, 2.5, NaN, Infinity, -Infinity]],
+  ['finite', [0, -1, 1.5, 1e300, -MAX], [NaN, Infinity, -Infinity]],
   ['positiveMs', [Number.MIN_VALUE, 0.5, 1e300], [0, -0, -1, NaN, Infinity, -Infinity]],
   ['msOrInfinity', [0, 0.5, 1e300, Infinity], [-Number.MIN_VALUE, -1, NaN, -Infinity]],
 ];
@@ -71,12 +75,14 @@ describe.each(['countOrInfinity', 'integerWithin', 'msOrInfinity'] as const)('%s
   });
 });
 
-describe('oneOf(), callable(), text(), flag()', () => {
+describe('oneOf(), callable(), text(), flag(), list()', () => {
   it('return what is right', () => {
     const fn = (): void => undefined;
     expect(oneOf('mode', 'shed', ['reject', 'shed'])).toBe('shed');
     expect(callable('task', fn)).toBe(fn);
     expect(text('id', '')).toBe('');
+    const keys = Object.freeze(['a']);
+    expect(list('keys', keys)).toBe(keys);
     expect([flag('raise', true), flag('raise', false)]).toEqual([true, false]);
   });
 
@@ -91,6 +97,9 @@ describe('oneOf(), callable(), text(), flag()', () => {
     expect(() => text('id', () => 'id')).toThrow(TypeError);
     for (const value of [undefined, null, 0, 1, '', 'true', {}]) {
       expect(() => flag('raise', value)).toThrow(TypeError);
+    }
+    for (const value of [undefined, null, 0, 'keys', {}, { length: 0 }, new Set(['a'])]) {
+      expect(() => list('keys', value)).toThrow(TypeError);
     }
   });
 });
@@ -117,6 +126,23 @@ describe('abortSignal()', () => {
       { aborted: false },
     ];
     for (const value of bad) expect(() => abortSignal('signal', value)).toThrow(TypeError);
+  });
+
+  it('throws one for what lacks a part of a signal (H064)', () => {
+    const whole = { aborted: false, addEventListener() {}, removeEventListener() {} };
+    expect(abortSignal('signal', whole)).toBe(whole);
+    expect(() =>
+      abortSignal(
+        'signal',
+        Object.assign(() => {}, whole),
+      ),
+    ).toThrow(TypeError);
+    for (const part of Object.keys(whole)) {
+      expect(() => abortSignal('signal', { ...whole, [part]: undefined }), part).toThrow(TypeError);
+    }
+    expect(() => abortSignal('signal', null)).toThrow(
+      new TypeError('Expected `signal` to be an AbortSignal, got null.'),
+    );
   });
 
   it('lets the error of a hostile signal through (H065)', () => {
@@ -165,6 +191,25 @@ describe('messages', () => {
     expect(() => oneOf('overflow', 'drop', ['reject', 'shed'])).toThrow(
       'Expected `overflow` to be one of "reject", "shed", got "drop".',
     );
+  });
+
+  it('say what each check expects', () => {
+    const refusals: [check: () => unknown, expected: string][] = [
+      [() => positiveInteger('it', ''), 'a positive integer'],
+      [() => countOrInfinity('it', ''), 'a non-negative integer or Infinity'],
+      [() => integerWithin('it', '', 0, 5), 'an integer from 0 to 5'],
+      [() => finite('it', ''), 'a finite number'],
+      [() => positiveMs('it', ''), 'a positive number of milliseconds'],
+      [() => msOrInfinity('it', ''), 'a non-negative number of milliseconds or Infinity'],
+      [() => callable('it', '' as never), 'a function'],
+      [() => flag('it', ''), 'true or false'],
+      [() => list('it', ''), 'an array'],
+      [() => abortSignal('it', ''), 'an AbortSignal'],
+    ];
+    for (const [check, expected] of refusals) {
+      expect(check).toThrow(new TypeError(`Expected \`it\` to be ${expected}, got "".`));
+    }
+    expect(() => text('it', 1)).toThrow(new TypeError('Expected `it` to be a string, got 1.'));
   });
 
   it('never call a method of the value (H015)', () => {

@@ -32,7 +32,7 @@ function counted(): {
     looks.turns++;
     queueMicrotask(callback);
   });
-  onTestFinished(() => vi.restoreAllMocks());
+  onTestFinished(() => void vi.restoreAllMocks());
   const lookedAt: Iterable<Entry> = {
     [Symbol.iterator]() {
       looks.line++;
