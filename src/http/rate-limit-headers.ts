@@ -83,7 +83,7 @@ function families(fields: ReadonlyMap<string, string>): Map<string, Found> {
     for (const family of FAMILIES) {
       const groups = family.exec(header)?.groups;
       if (groups === undefined) continue;
-      const name = (groups['name'] ?? 'default').replace(/-+([a-z]?)/g, (_, letter: string) =>
+      const name = (groups['name'] ?? 'default').replace(/-([a-z]?)/g, (_, letter: string) =>
         letter.toUpperCase(),
       );
       found.set(name, { ...found.get(name), [groups['field']!]: value });

@@ -149,7 +149,7 @@ class EventReader<T> implements AsyncIterableIterator<ReadEvent<T>> {
     this.#isOpen = true;
     const { headers, status } = this.#response;
     const contentType = headers.get('content-type') ?? '';
-    if (/^text\/event-stream *(?:;|$)/i.test(contentType) && this.#body !== undefined) return;
+    if (/^text\/event-stream *(?:;|$)/i.test(contentType)) return;
     const refusal = /^application\/json *(?:;|$)/i.test(contentType)
       ? refusalOf(await this.#readRefusal())
       : undefined;

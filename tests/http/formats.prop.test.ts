@@ -1,6 +1,6 @@
 import { fc, test } from '@fast-check/vitest';
 import { createParser } from 'eventsource-parser';
-import { describe, expect, it } from 'vitest';
+import { describe, expect } from 'vitest';
 
 import { encodeEvents, type EncodeOptions } from '../../src/http/index.ts';
 import { ManualClock } from '../../src/testing.ts';
@@ -45,6 +45,11 @@ async function encode<T>(tokens: readonly T[], options: EncodeOptions<T>): Promi
 interface Record {
   readonly event: string;
   readonly data: string;
+}
+
+interface Chunk {
+  readonly delta?: string;
+  readonly choices?: { readonly delta: { readonly content?: string } }[];
 }
 
 /** The events of a stream as `eventsource-parser` reads them. */
@@ -158,98 +163,4 @@ describe('the formats of server-sent events', () => {
       expect(await encode(tokens, { format: 'text' })).toBe(new TextDecoder().decode(bytes));
     },
   );
-});
-
-interface Chunk {
-  readonly delta?: string;
-  readonly choices?: { readonly delta: { readonly content?: string } }[];
-}
-
-describe('the text of tokens', () => {
-  it('is what `toText` makes of them, in every format', async () => {
-    const tokens = [{ t: 'a' }, { t: 'b' }];
-    const toText = ({ t }: { t: string }): string => t.toUpperCase();
-    expect(await encode(tokens, { format: 'text', toText })).toBe('AB');
-    expect(await encode(tokens, { format: 'events', toText })).toContain('{"index":1,"value":"B"}');
-    expect(await encode(tokens, { format: 'ndjson', toText })).toContain('"index":1,"value":"B"}');
-    expect(await encode(tokens, { format: 'openai', toText })).toContain('"content":"B"');
-    expect(await encode(tokens, { format: 'ai-ui', toText })).toContain('"delta":"B"');
-  });
-
-  it('comes through whole, however long, and is told where it is empty (H327)', async () => {
-    const long = `${'x'.repeat(2 ** 22)}\uD83D`;
-    const tokens = ['', long, '\uDE00', ''];
-    const whole = tokens.join('');
-    expect(await encode(tokens, { format: 'text' })).toBe(whole);
-    const lines = (await encode(tokens, { format: 'ndjson' })).trim().split('\n');
-    const values = lines.map((line) => (JSON.parse(line) as { value?: string }).value);
-    expect(values.filter((value) => value !== undefined)).toEqual(tokens);
-    const records = parsed(await encode(tokens, { format: 'openai' })).slice(0, -1);
-    const pieces = records.map(
-      ({ data }) => (JSON.parse(data) as Chunk).choices?.[0]?.delta.content,
-    );
-    expect(pieces.join('')).toBe(whole);
-  });
-
-  it('ends the stream where there is none', async () => {
-    await expect(encode([{}], { format: 'text' })).rejects.toThrow(
-      new TypeError('Expected a token that is text, got a value of type object: give `toText`.'),
-    );
-    expect(await encode(['a', 7], { format: 'openai' })).toMatch(
-      /"content":"a".*\n\ndata: \{"error":\{[^\n]*"ERR_STREAM_FAILED"[^\n]*\}\}\n\n$/u,
-    );
-    expect(await encode([{}], { format: 'ai-ui' })).toMatch(/"type":"error"[^\n]*\n\n$/u);
-  });
-
-  it('is marked where it never became whole', async () => {
-    const half = new TextEncoder().encode('😀').slice(0, 2);
-    expect(await encode(['a', '\uD83D'], { format: 'text' })).toBe('a\uFFFD');
-    expect(await encode([half, 'b'], { format: 'text' })).toBe('\uFFFDb');
-    expect(await encode([half], { format: 'text' })).toBe('\uFFFD');
-    expect(await encode(['\uD83D'], { format: 'openai' })).toContain('"content":"\uFFFD"');
-  });
-});
-
-describe('the records of each format', () => {
-  const streamOf = (format: EncodeOptions['format']): Promise<string> =>
-    encode(['Hel', 'lo'], { format, id: 'x', model: 'm' });
-
-  it('openai: role first, finish_reason last, then [DONE]', async () => {
-    const [, ...rest] = parsed(await streamOf('openai'));
-    const [first] = parsed(await streamOf('openai'));
-    const { created, ...head } = JSON.parse(first!.data) as { created: number };
-    expect(Math.abs(created - Date.now() / 1000)).toBeLessThan(10);
-    expect(head).toEqual({
-      id: 'x',
-      object: 'chat.completion.chunk',
-      model: 'm',
-      choices: [{ index: 0, delta: { role: 'assistant', content: '' }, finish_reason: null }],
-    });
-    expect(rest.pop()!.data).toBe('[DONE]');
-    expect(rest.map(({ data }) => (JSON.parse(data) as { choices: unknown[] }).choices)).toEqual([
-      [{ index: 0, delta: { content: 'Hel' }, finish_reason: null }],
-      [{ index: 0, delta: { content: 'lo' }, finish_reason: null }],
-      [{ index: 0, delta: {}, finish_reason: 'stop' }],
-    ]);
-  });
-
-  it('ai-ui: start, the text, finish, then [DONE]', async () => {
-    const records = parsed(await streamOf('ai-ui')).map(({ data }) => data);
-    expect(records.pop()).toBe('[DONE]');
-    expect(records.map((data) => JSON.parse(data) as unknown)).toEqual([
-      { type: 'start', messageId: 'x' },
-      { type: 'text-start', id: 'text' },
-      { type: 'text-delta', id: 'text', delta: 'Hel' },
-      { type: 'text-delta', id: 'text', delta: 'lo' },
-      { type: 'text-end', id: 'text' },
-      { type: 'finish', finishReason: 'stop' },
-    ]);
-  });
-
-  it('have an id of their own where none is given', async () => {
-    for (const format of ['openai', 'ai-ui'] as const) {
-      const [one, two] = [await encode(['a'], { format }), await encode(['a'], { format })];
-      expect(one).not.toBe(two);
-    }
-  });
 });

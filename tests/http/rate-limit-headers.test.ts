@@ -55,13 +55,14 @@ describe('parseRateLimitHeaders()', () => {
       burst: { limit: 100, remaining: 50, resetMs: 30_000 },
       daily: { limit: 1000, remaining: 900, resetMs: 4_000_000 },
     });
-    expect(parseRateLimitHeaders({ ratelimit: '"default";r=50' })).toEqual({
-      default: { remaining: 50 },
+    expect(parseRateLimitHeaders({ ratelimit: '"a";r=50 , "b";r=7' })).toEqual({
+      a: { remaining: 50 },
+      b: { remaining: 7 },
     });
     expect(parseRateLimitHeaders({ ratelimit: '"a\\"b\\\\";r=1;pk=:cGs=:;t=2' })).toBeUndefined();
-    expect(parseRateLimitHeaders({ ratelimit: '"a\\"b\\\\"; r=1;x;y=?0;z=tok;s="q"' })).toEqual({
-      'a"b\\': { remaining: 1 },
-    });
+    expect(
+      parseRateLimitHeaders({ ratelimit: '"a\\"b\\\\"; r=1;x;y=?0;z=tok;s="q\\"";d=-1.25' }),
+    ).toEqual({ 'a"b\\': { remaining: 1 } });
   });
 
   it('leaves places at once out: they are not tokens', () => {
@@ -75,16 +76,21 @@ describe('parseRateLimitHeaders()', () => {
 
   it("reads the IETF's older drafts", () => {
     const expected = { default: { limit: 100, remaining: 50, resetMs: 5000 } };
-    expect(parseRateLimitHeaders({ ratelimit: 'limit=100, remaining=50, reset=5' })).toEqual(
-      expected,
-    );
-    expect(
-      parseRateLimitHeaders({
-        'ratelimit-limit': '100, 100;w=60',
-        'ratelimit-remaining': '50',
-        'ratelimit-reset': '5',
-      }),
-    ).toEqual(expected);
+    for (const ratelimit of [
+      'limit=100, remaining=50, reset=5',
+      'limit=100 ,remaining=50,reset=5',
+    ]) {
+      expect(parseRateLimitHeaders({ ratelimit })).toEqual(expected);
+    }
+    for (const limit of ['100, 100;w=60', '100;w=60', '100 , 50']) {
+      expect(
+        parseRateLimitHeaders({
+          'ratelimit-limit': limit,
+          'ratelimit-remaining': '50',
+          'ratelimit-reset': '5',
+        }),
+      ).toEqual(expected);
+    }
   });
 
   it('reads those with a time: of GitHub in seconds, of others in ms', () => {
@@ -101,7 +107,23 @@ describe('parseRateLimitHeaders()', () => {
     }
   });
 
+  it('takes a number for a time from 30 years on: in seconds, or in ms', () => {
+    const resetMsOf = (reset: string): number | undefined =>
+      parseRateLimitHeaders({
+        date: 'Sun, 09 Sep 2001 01:46:40 GMT',
+        'x-ratelimit-remaining': '1',
+        'x-ratelimit-reset': reset,
+      })!['default']!.resetMs;
+    expect(resetMsOf('999999999')).toBe(999_999_999_000);
+    expect(resetMsOf('1000000000')).toBe(0);
+    expect(resetMsOf('1000000000000')).toBe(0);
+  });
+
   it('reads names of several words', () => {
+    expect(parseRateLimitHeaders({ 'x-ratelimit-remaining-input--tokens-': '1' })).toEqual({
+      inputTokens: { remaining: 1 },
+    });
+
     expect(
       parseRateLimitHeaders(
         new Headers({
@@ -133,6 +155,8 @@ describe('parseRateLimitHeaders()', () => {
     ['1m s', undefined],
     ['-1s', undefined],
     ['1.s', undefined],
+    ['9007199254740991ms', Number.MAX_SAFE_INTEGER],
+    ['9007199254740992ms', undefined],
     ['9'.repeat(400), undefined],
     [`${'9'.repeat(400)}h`, undefined],
     ['2026-13-01T00:00:00Z', undefined],
@@ -153,6 +177,13 @@ describe('parseRateLimitHeaders()', () => {
     [{ 'x-ratelimit-remaining-tokens': '1.5' }],
     [{ 'x-ratelimit-remaining-tokens': '9007199254740993' }],
     [{ 'x-ratelimit-remaining-tokens': '5', 'x-ratelimit-limit-tokens': '-1' }],
+    [{ 'x-ratelimit-remaining-tokens': '10x,' }],
+    [{ 'my-x-ratelimit-remaining-tokens': '5' }],
+    [{ 'x-ratelimit-remaining-tokens2': '5' }],
+    [{ 'my-anthropic-ratelimit-tokens-remaining': '5' }],
+    [{ 'anthropic-ratelimit-tokens-remaining-2': '5' }],
+    [{ 'my-ratelimit-remaining': '5' }],
+    [{ 'ratelimit-remaining-tokens': '5' }],
     [{ ratelimit: '"default"' }],
     [{ ratelimit: '"default";r=-1' }],
     [{ ratelimit: '"default;r=5' }],
@@ -160,8 +191,11 @@ describe('parseRateLimitHeaders()', () => {
     [{ ratelimit: '"default";r=5,' }],
     [{ ratelimit: ' ,"default";r=5' }],
     [{ ratelimit: '"default";r=5;' }],
+    [{ ratelimit: '"default";r=5;t=' }],
     [{ ratelimit: '"default";r=5 x' }],
     [{ ratelimit: 'limit=5, remaining' }],
+    [{ ratelimit: 'limit=5, remaining=3x' }],
+    [{ ratelimit: 'limit=5, -remaining=3' }],
     [{ ratelimit: '"default";r=5', age: '12' }],
     [{ ratelimit: `${'"a";r=1,'.repeat(1000)}"a";r=1` }],
   ])('takes %o for nothing', (headers) => {

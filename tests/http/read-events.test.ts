@@ -14,6 +14,8 @@ import { launchBrowser } from '../support/browser.ts';
 import { serve, type Served, until } from '../support/serve.ts';
 import { catchUncaught } from '../support/uncaught.ts';
 
+const TEXT = 'content type text/plain;charset=UTF-8';
+const JSON_TYPE = 'content type application/json';
 const EVENT_STREAM = { 'content-type': 'text/event-stream; charset=utf-8' };
 
 async function failureOf(response: Response): Promise<ReadError> {
@@ -154,44 +156,77 @@ describe('readEvents()', () => {
     });
 
     it.each([
-      ['the page of a proxy', new Response('<h1>Bad', { status: 502 }), 502, undefined],
+      ['the page of a proxy', new Response('<h1>Bad', { status: 502 }), TEXT, undefined],
       [
         'one that says when to come again',
         new Response('busy', { status: 503, headers: { 'retry-after': '7' } }),
-        503,
+        TEXT,
         7000,
       ],
-      ['JSON of somebody else', Response.json({ error: 'no' }, { status: 400 }), 400, undefined],
+      [
+        'JSON of somebody else',
+        Response.json({ error: 'no' }, { status: 400 }),
+        JSON_TYPE,
+        undefined,
+      ],
+      [
+        'JSON of somebody else that has a code',
+        Response.json({ error: { code: 'no' } }, { status: 400 }),
+        JSON_TYPE,
+        undefined,
+      ],
+      [
+        'JSON of somebody else that has a message',
+        Response.json({ error: { message: 'no' } }, { status: 400 }),
+        JSON_TYPE,
+        undefined,
+      ],
       [
         'JSON that is none',
         new Response('{', { headers: { 'content-type': 'application/json' } }),
-        200,
+        JSON_TYPE,
         undefined,
       ],
       [
         'JSON without end',
         Response.json({ error: { code: 'A', message: 'a'.repeat(1e6) } }),
-        200,
+        JSON_TYPE,
         undefined,
       ],
-      ['nothing', new Response(null, { status: 204 }), 204, undefined],
+      ['nothing', new Response(null, { status: 204 }), 'no content type', undefined],
       [
         'a login page',
         new Response('<form>', { headers: { 'content-type': 'text/html' } }),
-        200,
+        'content type text/html',
         undefined,
       ],
-    ])('an answer that is something else: %s', async (_, response, status, retryAfterMs) => {
+    ])('an answer that is something else: %s', async (_, response, type, retryAfterMs) => {
+      const { status } = response;
       const error = await failureOf(response);
       expect(error).toMatchObject({ code: 'ERR_NOT_EVENTS', status, retryAfterMs });
-      expect(error.message).toContain(`status ${status}`);
+      expect(error.message).toBe(
+        `Expected an event stream, got an answer with status ${status} and ${type}.`,
+      );
+    });
+
+    it('an event stream without a body, as cut off before its end', async () => {
+      for (const body of [null, '']) {
+        expect(await failureOf(new Response(body, { headers: EVENT_STREAM }))).toMatchObject({
+          code: 'ERR_STREAM_CUT',
+          message: 'The answer was cut off before its end.',
+        });
+      }
     });
 
     it('data that is no JSON, after what came before', async () => {
       const body = 'event: start\ndata: {}\n\nevent: token\ndata: {\n\n';
       const events = readEvents(new Response(body, { headers: EVENT_STREAM }));
       expect(await events.next()).toEqual({ done: false, value: { type: 'start' } });
-      await expect(events.next()).rejects.toMatchObject({ code: 'ERR_NOT_EVENTS' });
+      await expect(events.next()).rejects.toMatchObject({
+        code: 'ERR_NOT_EVENTS',
+        message: 'Expected the data of an event `token` to be JSON.',
+        cause: expect.any(SyntaxError),
+      });
       expect(await events.next()).toEqual({ done: true, value: undefined });
     });
 
@@ -263,30 +298,40 @@ describe('readEvents()', () => {
     });
   });
 
-  it('reads what comes after `done` to its end, so that the connection can be used again', async () => {
-    for (const left of [true, false]) {
-      const seen = { cancelled: false, ended: false };
-      const chunks = [new TextEncoder().encode('event: done\ndata: {"tokens":0}\n\n')];
-      const body = new ReadableStream(
-        {
-          pull(controller) {
-            const chunk = chunks.shift();
-            if (chunk !== undefined) return controller.enqueue(chunk);
-            seen.ended = true;
-            controller.close();
+  it.each([
+    ['done', '{"tokens":0}', 'done'],
+    ['error', '{"code":"ERR_STREAM_FAILED","message":"The stream failed."}', 'ERR_STREAM_FAILED'],
+  ])(
+    'reads what comes after `%s` to its end: the connection is used again',
+    async (last, data, heard) => {
+      for (const left of [true, false]) {
+        const seen = { cancelled: false, ended: false };
+        const chunks = [new TextEncoder().encode(`event: ${last}\ndata: ${data}\n\n`)];
+        const body = new ReadableStream(
+          {
+            pull(controller) {
+              const chunk = chunks.shift();
+              if (chunk !== undefined) return controller.enqueue(chunk);
+              seen.ended = true;
+              controller.close();
+            },
+            cancel: () => void (seen.cancelled = true),
           },
-          cancel: () => void (seen.cancelled = true),
-        },
-        { highWaterMark: 0 },
-      );
-      const events = readEvents(new Response(body, { headers: EVENT_STREAM }));
-      expect(await events.next()).toMatchObject({ value: { type: 'done', tokens: 0 } });
-      const end = left ? events.return!() : events.next();
-      expect(await end).toEqual({ done: true, value: undefined });
-      await settle();
-      expect(seen).toEqual({ cancelled: false, ended: true });
-    }
-  });
+          { highWaterMark: 0 },
+        );
+        const events = readEvents(new Response(body, { headers: EVENT_STREAM }));
+        const told = events.next().then(
+          ({ value }) => (value as ReadEvent<string>).type,
+          (error: ReadError) => error.code,
+        );
+        expect(await told).toBe(heard);
+        const end = left ? events.return!() : events.next();
+        expect(await end).toEqual({ done: true, value: undefined });
+        await settle();
+        expect(seen).toEqual({ cancelled: false, ended: true });
+      }
+    },
+  );
 
   describe('lets go of the answer, and so of the place at the gate,', () => {
     it('when its loop is left', async () => {
@@ -309,6 +354,7 @@ describe('readEvents()', () => {
       await events.next();
       await events.next();
       const pending = events.next();
+      await settle();
       await end(events);
       expect(await pending).toEqual({ done: true, value: undefined });
       expect(await events.next()).toEqual({ done: true, value: undefined });

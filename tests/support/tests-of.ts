@@ -17,10 +17,31 @@ const TESTED_THROUGH: Readonly<Record<string, readonly string[]>> = {
   'stream-handle': ['token-streamer'],
 };
 
+/** The same for the parts of `sluice/http`. Tests over sockets take part where nothing else does. */
+const HTTP_TESTED_THROUGH: Readonly<Record<string, readonly string[]>> = {
+  'ai-ui': ['formats'],
+  disconnect: ['to-response', 'pipe-to-response'],
+  encoder: ['formats'],
+  events: ['formats'],
+  frames: ['encode-events', 'to-response'],
+  'header-values': ['retry-after', 'rate-limit-headers'],
+  ndjson: ['formats'],
+  openai: ['formats'],
+  options: ['encode-events', 'to-response', 'pipe-to-response'],
+  pieces: ['formats'],
+  refusal: ['to-response', 'pipe-to-response'],
+  text: ['formats'],
+};
+
 /** The tests on which the mutants of a file are tried, as globs. */
 export function testsOf(file: string): string[] {
   const path = file.replace(/^src\//, '').replace(/\.ts(:.*)?$/, '');
-  if (path.startsWith('http/')) return ['tests/http/*.test.ts'];
+  if (path.startsWith('http/')) {
+    const name = path.slice(5);
+    return [name, ...(HTTP_TESTED_THROUGH[name] ?? [])].map(
+      (of) => `tests/http/${of}{,.*}.test.ts`,
+    );
+  }
   const own = [`tests/${path}{,.*}.test.ts`, `tests/regressions/${path}.test.ts`];
   const primitives = path.startsWith('internal/') ? TESTED_THROUGH[path.slice(9)] : undefined;
   return [...own, ...(primitives ?? []).map((name) => `tests/${name}{,.events,.tickets}.test.ts`)];
