@@ -202,6 +202,12 @@ describe('Emitter', () => {
       expect(seen).toEqual(['a1', 'a1 done', 'b1', 'a2', 'a2 done', 'b2', 'a3', 'a3 done', 'b3']);
     });
 
+    it('does nothing where nobody has ever listened', () => {
+      const emitter = new Emitter<Events>();
+      post(emitter, 'changed', { to: 1 });
+      expect(() => deliver(emitter)).not.toThrow();
+    });
+
     it('goes on for 100 000 events that each come from the one before (H032)', () => {
       const emitter = new Emitter<Events>();
       let last = 0;

@@ -1,6 +1,7 @@
 import { fc, test } from '@fast-check/vitest';
 import { describe, expect, it } from 'vitest';
 
+import { ClosedError } from '../../src/errors.ts';
 import { BoundedMetadata, type JsonValue } from '../../src/internal/metadata.ts';
 
 const LIMITS = { maxMetadataBytes: 32, maxValueBytes: 16 };
@@ -109,6 +110,22 @@ describe('BoundedMetadata', () => {
     expect(metadata.size).toBe(0);
   });
 
+  it('says why a value could not be written, and no more than 64 characters of the key', () => {
+    const metadata = new BoundedMetadata(LIMITS);
+    const cause = new Error('hostile');
+    const hostile = {
+      toJSON: () => {
+        throw cause;
+      },
+    };
+    expect(() => metadata.set('k'.repeat(65), hostile as never)).toThrow(
+      new TypeError(
+        `Expected metadata "${'k'.repeat(64)}" to be a JSON value, got a value of type object.`,
+        { cause },
+      ),
+    );
+  });
+
   it('counts right when a value sets others while it is being written', () => {
     const metadata = new BoundedMetadata(LIMITS);
     const sly = {
@@ -128,9 +145,7 @@ describe('BoundedMetadata', () => {
     metadata.close();
     expect(metadata.get('k')).toBeUndefined();
     expect(metadata.size).toBe(0);
-    expect(() => metadata.set('k', 1)).toThrow(
-      expect.objectContaining({ code: 'ERR_CLOSED' }) as Error,
-    );
+    expect(() => metadata.set('k', 1)).toThrow(new ClosedError('The session'));
   });
 
   test.prop([
