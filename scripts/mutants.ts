@@ -71,12 +71,14 @@ async function vitest(
   dir: string,
   env: Record<string, string>,
 ): Promise<'passed' | 'failed' | 'hanging'> {
-  const bin = join(dir, 'node_modules/.bin/vitest');
+  const bin = join(dir, 'node_modules/vitest/vitest.mjs');
   let isHanging = false;
   const alone = env['__STRYKER_ACTIVE_MUTANT__'];
   // What a mutant has left behind may make a later test fail, which says nothing of the others.
   const bail = alone === undefined ? '0' : '1';
-  const child = spawn(bin, ['run', '-c', 'vitest.mutation.config.ts', '--bail', bail], {
+  const words = [bin, 'run', '-c', 'vitest.mutation.config.ts', '--bail', bail];
+  // The same Node as this one: an older one fails tests for reasons of its own.
+  const child = spawn(process.execPath, words, {
     cwd: dir,
     detached: true,
     stdio: 'ignore',
@@ -118,6 +120,8 @@ async function tryMutantsOf(file: string): Promise<void> {
     while ((await vitest(dir, { MUTATION_TESTS })) === 'hanging') {
       writeFileSync(join(dir, 'current'), '');
     }
+    const failed = lines(join(dir, 'failed'));
+    if (failed.length > 0) console.log(`Failed without a mutant:\n  ${failed.join('\n  ')}`);
     const reached = new Set(lines(join(dir, 'reached')));
     for (const { id } of all.filter((mutant) => !reached.has(mutant.id))) {
       const how = await vitest(dir, { MUTATION_TESTS, __STRYKER_ACTIVE_MUTANT__: id });

@@ -52,7 +52,12 @@ export default class MutantRunner extends TestRunner {
     const coverage = (switches.mutantCoverage ??= { static: {}, perTest: {} });
     switches.currentTestId = test.id;
     const startedAt = performance.now();
-    await Promise.race([run(), tooLong()]);
+    try {
+      await Promise.race([run(), tooLong()]);
+    } catch (error) {
+      appendFileSync(join(dir, 'failed'), `${test.name}\n`);
+      throw error;
+    }
     const tookMs = performance.now() - startedAt;
     switches.currentTestId = undefined;
     const hits = coverage.perTest[test.id] ?? {};
