@@ -24,9 +24,7 @@ export class Pieces {
 
   /** What is left at the end: halves of characters that never became whole ones. */
   end(): string {
-    const rest = this.#half + (this.#decoder?.decode() ?? '');
-    this.#half = '';
-    return rest.toWellFormed();
+    return (this.#half + (this.#decoder?.decode() ?? '')).toWellFormed();
   }
 
   #textOf(value: unknown): string {

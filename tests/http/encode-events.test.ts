@@ -15,20 +15,37 @@ async function all(chunks: AsyncIterable<string>): Promise<string[]> {
   return received;
 }
 
+function thrownBy(call: () => unknown): unknown {
+  try {
+    call();
+  } catch (error) {
+    return error;
+  }
+  throw new Error('Nothing was thrown.');
+}
+
 describe('encodeEvents()', () => {
-  it('refuses bad options and a stream that is read already, at once', () => {
-    const stream = new TokenStreamer().stream(['a']);
-    for (const bad of [
-      { format: 'sse' },
-      { toText: 1 },
-      { id: 1 },
-      { model: 1 },
+  it.each<[object, RegExp]>([
+    [{ format: 'sse' }, /^TypeError: Expected `format` to be one of "events", .*, got "sse"\.$/u],
+    [{ toText: 1 }, /^TypeError: Expected `toText` to be a function, got 1\.$/u],
+    [{ id: 1 }, /^TypeError: Expected `id` to be a .*string.*, got 1\.$/u],
+    [{ model: 1 }, /^TypeError: Expected `model` to be a .*string.*, got 1\.$/u],
+    [
       { status: 200 },
-    ]) {
-      expect(() => encodeEvents(stream, bad as never)).toThrow(TypeError);
-    }
+      /^TypeError: Unknown option "status" of encodeEvents; it knows `format`, `toText`, `id`, `model`\.$/u,
+    ],
+  ])('refuses %o, at once', (options, message) => {
+    const stream = new TokenStreamer().stream(['a']);
+    const refusal = thrownBy(() => encodeEvents(stream, options as never));
+    expect(String(refusal)).toMatch(message);
+  });
+
+  it('refuses a stream that is read already', () => {
+    const stream = new TokenStreamer().stream(['a']);
     encodeEvents(stream);
-    expect(() => encodeEvents(stream)).toThrow(TypeError);
+    expect(() => encodeEvents(stream)).toThrow(
+      new TypeError('The stream is being read already: it has one reader.'),
+    );
   });
 
   it('gives chunks of whole records', async () => {
@@ -84,32 +101,6 @@ describe('encodeEvents()', () => {
     expect(await text.next()).toEqual({ done: true, value: undefined });
   });
 
-  it('gives heartbeats while nothing comes, in the formats that have them', async () => {
-    const clock = new ManualClock();
-    const streamer = new TokenStreamer({ clock, heartbeatMs: 100 });
-    const beats: Record<string, string | undefined> = {};
-    for (const format of ['events', 'openai', 'ai-ui', 'ndjson', 'text'] as const) {
-      const stream = streamer.stream(never);
-      const chunks = encodeEvents(stream, { format });
-      if (format !== 'text') await chunks.next();
-      let beat: string | undefined;
-      chunks.next().then(
-        ({ value }) => (beat = value as string | undefined),
-        () => {},
-      );
-      await clock.advance(100);
-      beats[format] = beat;
-      stream.cancel();
-    }
-    expect(beats).toEqual({
-      events: ':\n\n',
-      openai: ':\n\n',
-      'ai-ui': ':\n\n',
-      ndjson: '{"type":"heartbeat"}\n',
-      text: undefined,
-    });
-  });
-
   it('ends the stream when its reader leaves, and answers a next() that is pending', async () => {
     const clock = new ManualClock();
     const gate = new Semaphore({ capacity: 1, clock });
@@ -130,6 +121,15 @@ describe('encodeEvents()', () => {
       error: { name: 'AbortError', message: 'The stream is no longer read.' },
     });
     await expect(chunks.throw!(new Error('mine'))).rejects.toThrow('mine');
+  });
+
+  it('ends the stream when it is disposed of', async () => {
+    const stream = new TokenStreamer({ clock: new ManualClock() }).stream(['a', 'b']);
+    const chunks = encodeEvents(stream);
+    await chunks.next();
+    await (chunks as unknown as AsyncDisposable)[Symbol.asyncDispose]();
+    expect(await chunks.next()).toEqual({ done: true, value: undefined });
+    expect(await stream.finished).toMatchObject({ outcome: 'cancelled' });
   });
 
   it('does not keep the event loop from everything else (T-14)', async () => {

@@ -55,6 +55,10 @@ function contentOf(data: string): string {
   return choices[0].delta.content ?? '';
 }
 
+const never = (): AsyncIterable<string> => ({
+  [Symbol.asyncIterator]: () => ({ next: () => new Promise(() => {}) }),
+});
+
 describe('the text of tokens', () => {
   it('is what `toText` makes of them, in every format', async () => {
     const tokens = [{ t: 'a' }, { t: 'b' }];
@@ -82,6 +86,22 @@ describe('the text of tokens', () => {
     });
     parser.feed(await encode(tokens, { format: 'openai' }));
     expect(pieces.join('')).toBe(whole);
+  });
+
+  it('ends the stream where JSON can hold no token', async () => {
+    for (const [token, type] of [
+      [undefined, 'undefined'],
+      [() => {}, 'function'],
+      [Symbol('x'), 'symbol'],
+    ]) {
+      const stream = new TokenStreamer().stream<unknown>(['a', token, 'b']);
+      const chunks = await Array.fromAsync(encodeEvents(stream, { format: 'ndjson' }));
+      expect(chunks.join('')).toMatch(/"value":"a"\}\n\{"type":"error",.*\}\n$/u);
+      expect(await stream.finished).toMatchObject({
+        outcome: 'failed',
+        error: new TypeError(`Expected a token that JSON can hold, got a value of type ${type}.`),
+      });
+    }
   });
 
   it('ends the stream where there is none', async () => {
@@ -121,14 +141,27 @@ describe('the records of each format', () => {
   });
 
   it('events: tokens and the end have ids where the client may come again', async () => {
-    const replay = new TokenStreamer({ clock: new ManualClock() }).stream(['a', 'b']).replay();
-    let all = '';
-    for await (const chunk of encodeEvents(replay.from(undefined))) all += chunk;
-    expect(all).toBe(
+    const streamer = new TokenStreamer({ clock: new ManualClock() });
+    const recordsAfter = async (source: () => Iterable<string>, id?: string): Promise<string> => {
+      let all = '';
+      const replay = streamer.stream(source).replay();
+      for await (const chunk of encodeEvents(replay.from(id))) all += chunk;
+      return all;
+    };
+    const tokens =
       'event: start\ndata: {}\n\n' +
-        'id: 0\nevent: token\ndata: {"index":0,"value":"a"}\n\n' +
-        'id: 1\nevent: token\ndata: {"index":1,"value":"b"}\n\n' +
-        'id: end\nevent: done\ndata: {"tokens":2,"elapsedMs":0}\n\n',
+      'id: 0\nevent: token\ndata: {"index":0,"value":"a"}\n\n' +
+      'id: 1\nevent: token\ndata: {"index":1,"value":"b"}\n\n';
+    expect(await recordsAfter(() => ['a', 'b'])).toBe(
+      `${tokens}id: end\nevent: done\ndata: {"tokens":2,"elapsedMs":0}\n\n`,
+    );
+    const failing = function* (): Generator<string> {
+      yield* ['a', 'b'];
+      throw new Error('secret');
+    };
+    expect(await recordsAfter(failing)).toBe(
+      `${tokens}id: end\nevent: error\n` +
+        'data: {"code":"ERR_STREAM_FAILED","message":"The stream failed."}\n\n',
     );
   });
 
@@ -151,6 +184,17 @@ describe('the records of each format', () => {
   it('text: the tokens alone', async () => {
     expect(await recordsOf('text', 'done', 1200.5)).toBe('Hello');
     await expect(recordsOf('text', 'failed')).rejects.toThrow(new Error('secret'));
+  });
+
+  it('text: a failure leaves what it has cut in two untold', async () => {
+    const source = function* (): Generator<string> {
+      yield* ['a', 'b\uD83D'];
+      throw new Error('secret');
+    };
+    const chunks = encodeEvents(new TokenStreamer().stream(source()), { format: 'text' });
+    expect(await chunks.next()).toEqual({ done: false, value: 'a' });
+    expect(await chunks.next()).toEqual({ done: false, value: 'b' });
+    await expect(chunks.next()).rejects.toThrow(new Error('secret'));
   });
 
   it('openai: role first, finish_reason last, then [DONE]; the place is a comment', async () => {
@@ -193,6 +237,32 @@ describe('the records of each format', () => {
         'data: {"type":"text-delta","id":"text","delta":"Hel"}\n\n' +
         'data: {"type":"error","errorText":"The stream failed."}\n\n',
     );
+  });
+
+  it('say that the stream lives while nothing comes, in the formats that can', async () => {
+    const clock = new ManualClock();
+    const streamer = new TokenStreamer({ clock, heartbeatMs: 100 });
+    const beats: Record<string, string | undefined> = {};
+    for (const format of ['events', 'openai', 'ai-ui', 'ndjson', 'text'] as const) {
+      const stream = streamer.stream(never);
+      const chunks = encodeEvents(stream, { format });
+      if (format !== 'text') await chunks.next();
+      let beat: string | undefined;
+      chunks.next().then(
+        ({ value }) => (beat = value as string | undefined),
+        () => {},
+      );
+      await clock.advance(100);
+      beats[format] = beat;
+      stream.cancel();
+    }
+    expect(beats).toEqual({
+      events: ':\n\n',
+      openai: ':\n\n',
+      'ai-ui': ':\n\n',
+      ndjson: '{"type":"heartbeat"}\n',
+      text: undefined,
+    });
   });
 
   it('leave an empty token out where an empty text says nothing', async () => {

@@ -60,7 +60,11 @@ describe('healthReport()', () => {
       { slow: () => new Promise(() => {}), quick: async () => 'fine' },
       { timeoutMs: 100, clock },
     );
-    await clock.advance(100);
+    let isAnswered = false;
+    void asked.then(() => (isAnswered = true));
+    await clock.advance(99);
+    expect(isAnswered).toBe(false);
+    await clock.advance(1);
     expect((await asked).body).toEqual({
       status: 'failing',
       parts: { slow: { error: 'TimeoutError' }, quick: 'fine' },
@@ -68,8 +72,18 @@ describe('healthReport()', () => {
     expect(clock.timers).toBe(0);
   });
 
+  it('has no timer left when all checks have answered', async () => {
+    const clock = new ManualClock();
+    await healthReport({ quick: async () => 'fine' }, { clock });
+    expect(clock.timers).toBe(0);
+  });
+
   it('rejects for bad options', async () => {
-    await expect(healthReport({}, { timeoutMs: 0 })).rejects.toThrow(RangeError);
-    await expect(healthReport({}, { timeout: 1 } as never)).rejects.toThrow(TypeError);
+    await expect(healthReport({}, { timeoutMs: 0 })).rejects.toThrow(
+      /^Expected `timeoutMs` to be .*, got 0/u,
+    );
+    await expect(healthReport({}, { timeout: 1 } as never)).rejects.toThrow(
+      new TypeError('Unknown option "timeout" of healthReport; it knows `timeoutMs`, `clock`.'),
+    );
   });
 });

@@ -3,6 +3,11 @@ import { describe, expect, it } from 'vitest';
 import * as errors from '../../src/errors.ts';
 import { toHttpError } from '../../src/http/index.ts';
 
+const JSON_HEADERS = {
+  'content-type': 'application/json; charset=utf-8',
+  'cache-control': 'no-store',
+};
+
 describe('toHttpError()', () => {
   it('knows every error of the library', () => {
     const made: Error[] = [
@@ -68,8 +73,7 @@ describe('toHttpError()', () => {
   it('has a body that JSON and a client can take', () => {
     const { headers, body } = toHttpError(new errors.RateLimitedError(1200.5, 'tokens'))!;
     expect(headers).toEqual({
-      'content-type': 'application/json; charset=utf-8',
-      'cache-control': 'no-store',
+      ...JSON_HEADERS,
       'retry-after': '2',
       ratelimit: '"tokens";r=0;t=2',
     });
@@ -80,6 +84,40 @@ describe('toHttpError()', () => {
         retryAfterMs: 1201,
       },
     });
+  });
+
+  it('says nothing of times that the error does not tell', () => {
+    expect(toHttpError(new errors.ClosedError('The queue'))).toEqual({
+      status: 503,
+      headers: JSON_HEADERS,
+      body: { error: { code: 'ERR_CLOSED', message: 'The queue is closed.' } },
+    });
+  });
+
+  it('tells how long the line was, and keeps rate-limit headers for rate limits', () => {
+    const full = new errors.QueueFullError({
+      waiting: 10,
+      maxWaiting: 10,
+      estimatedWaitMs: 41_234.5,
+      retryAfterMs: 41_001,
+    });
+    expect(toHttpError(full)).toEqual({
+      status: 503,
+      headers: { ...JSON_HEADERS, 'retry-after': '42' },
+      body: {
+        error: {
+          code: 'ERR_QUEUE_FULL',
+          message: 'The line is full: 10 are waiting, at most 10 may.',
+          retryAfterMs: 41_001,
+          estimatedWaitMs: 41_235,
+        },
+      },
+    });
+  });
+
+  it('calls a limit without a name `default`', () => {
+    const { headers } = toHttpError(new errors.RateLimitedError(1))!;
+    expect(headers['ratelimit']).toBe('"default";r=0;t=1');
   });
 
   it('lets nothing out of the name of a limit that could start another header', () => {

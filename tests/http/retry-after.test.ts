@@ -63,6 +63,12 @@ describe('parseRetryAfter()', () => {
     ['Fri, 21 Aug 2026 25:41:00 GMT'],
     ['Fri, 21 Aug 2026 12:41:00'],
     ['2026-08-21T12:41:00Z'],
+    ['on Fri, 21 Aug 2026 12:41:00 GMT'],
+    ['Fri, 21 Aug 2026 12:41:00 GMT+1'],
+    ['on Friday, 21-Aug-26 12:41:00 GMT'],
+    ['Friday, 21-Aug-26 12:41:00 GMT+1'],
+    ['on Fri Aug 21 12:41:00 2026'],
+    ['Fri Aug 21 12:41:00 2026 +1'],
     ['x'.repeat(100_000)],
   ])('takes %o for nothing', (value) => {
     expect(parseRetryAfter({ 'retry-after': value })).toBeUndefined();
@@ -74,6 +80,8 @@ describe('parseRetryAfter()', () => {
     expect(both('2', '0')).toBe(2000);
     expect(both('2', '2500')).toBe(2500);
     expect(both('soon', '150.4')).toBe(151);
+    expect(both('soon', '9007199254740991')).toBe(Number.MAX_SAFE_INTEGER);
+    expect(both('soon', '9007199254740992')).toBeUndefined();
     expect(both('2', '-1')).toBe(2000);
     expect(both('soon', 'soon')).toBeUndefined();
   });

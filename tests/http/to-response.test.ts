@@ -46,6 +46,13 @@ describe('toResponse()', () => {
     expect(queue.waiting).toBe(0);
   });
 
+  it('is 204 for a client that has seen all of it', async () => {
+    const replay = new TokenStreamer({ clock: new ManualClock() }).stream(['a']).replay();
+    await (await toResponse(replay.from(undefined))).text();
+    const response = await toResponse(replay.from('end'));
+    expect([response.status, response.body]).toEqual([204, null]);
+  });
+
   it('is 503 for one that was cancelled before the verdict', async () => {
     const stream = new TokenStreamer().stream(['a'], { signal: AbortSignal.abort() });
     const response = await toResponse(stream);
@@ -135,6 +142,9 @@ describe('toResponse()', () => {
     const stream = new TokenStreamer().stream(['a']);
     await expect(toResponse(stream, { status: 700 })).rejects.toThrow(RangeError);
     await expect(toResponse(stream, { format: 'x' as never })).rejects.toThrow(TypeError);
+    await expect(toResponse(stream, { mode: 'x' } as never)).rejects.toThrow(
+      /^Unknown option "mode" of toResponse; it knows .*, `status`, `headers`\.$/u,
+    );
     stream.tokens();
     await expect(toResponse(stream)).rejects.toThrow(TypeError);
   });
