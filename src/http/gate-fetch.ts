@@ -132,12 +132,13 @@ function held(response: Response, outlet: Outlet<Uint8Array<ArrayBuffer>>): Resp
   const body = new ReadableStream({
     type: 'bytes',
     async pull(controller) {
-      let event = await outlet.next();
+      // There is one: after the last of them nothing is pulled any more.
+      let event = (await outlet.next())!;
       // A stream of bytes takes no empty chunk.
-      while (event?.type === 'token' && event.value.byteLength === 0) event = await outlet.next();
-      if (event?.type === 'token') {
+      while (event.type === 'token' && event.value.byteLength === 0) event = (await outlet.next())!;
+      if (event.type === 'token') {
         controller.enqueue(event.value);
-      } else if (event?.type === 'error') {
+      } else if (event.type === 'error') {
         controller.error(outlet.ending!.error);
       } else {
         controller.close();

@@ -89,11 +89,8 @@ describe('the text of tokens', () => {
   });
 
   it('ends the stream where JSON can hold no token', async () => {
-    for (const [token, type] of [
-      [undefined, 'undefined'],
-      [() => {}, 'function'],
-      [Symbol('x'), 'symbol'],
-    ]) {
+    for (const token of [undefined, () => {}, Symbol('x')]) {
+      const type = typeof token;
       const stream = new TokenStreamer().stream<unknown>(['a', token, 'b']);
       const chunks = await Array.fromAsync(encodeEvents(stream, { format: 'ndjson' }));
       expect(chunks.join('')).toMatch(/"value":"a"\}\n\{"type":"error",.*\}\n$/u);

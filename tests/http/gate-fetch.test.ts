@@ -78,10 +78,60 @@ describe('gateFetch()', () => {
 
   it('gives the place back at once for a response without a body', async () => {
     const gate = new Semaphore(1);
-    const get = gateFetch(gate, { fetch: async () => new Response(null, { status: 204 }) });
+    const clock = new ManualClock();
+    const get = gateFetch(gate, { fetch: async () => new Response(null, { status: 204 }), clock });
     expect((await get('http://test')).status).toBe(204);
     await settle();
     expect(gate.active).toBe(0);
+    expect(clock.timers).toBe(0);
+  });
+
+  it('asks with all that it was called with, and a signal of its own', async () => {
+    const asked: unknown[] = [];
+    const get = gateFetch(new Semaphore(1), {
+      fetch: async (input, init) => {
+        asked.push([input, init]);
+        return new Response('x');
+      },
+    });
+    const { signal } = new AbortController();
+    await (await get('http://test', { method: 'POST', body: 'y', signal })).text();
+    const init = { method: 'POST', body: 'y', signal: expect.any(AbortSignal) as AbortSignal };
+    expect(asked).toEqual([['http://test', init]]);
+  });
+
+  it('stops the request with the reason for which its body is cancelled', async () => {
+    let seen!: AbortSignal;
+    const get = gateFetch(new Semaphore(1), {
+      fetch: async (_, init) => {
+        seen = init!.signal!;
+        return new Response(new ReadableStream());
+      },
+    });
+    const reason = new Error('enough');
+    await (await get('http://test')).body!.cancel(reason);
+    expect(seen.reason).toBe(reason);
+  });
+
+  it('reads over empty chunks, which a body of bytes cannot have', async () => {
+    const body = new ReadableStream({
+      start(controller) {
+        for (const text of ['', 'a', '', '', 'b', '']) {
+          controller.enqueue(new TextEncoder().encode(text));
+        }
+        controller.close();
+      },
+    });
+    const get = gateFetch(new Semaphore(1), { fetch: async () => new Response(body) });
+    expect(await (await get('http://test')).text()).toBe('ab');
+  });
+
+  it('can be read into buffers of the reader', async () => {
+    const get = gateFetch(new Semaphore(1), { fetch: async () => new Response('ab') });
+    const reader = (await get('http://test')).body!.getReader({ mode: 'byob' });
+    const { value } = await reader.read(new Uint8Array(8));
+    expect(new TextDecoder().decode(value)).toBe('ab');
+    expect(await reader.read(new Uint8Array(8))).toMatchObject({ done: true });
   });
 
   it('gives the place back when all has arrived, though nobody has read it', async () => {
@@ -226,16 +276,70 @@ describe('gateFetch()', () => {
     expect(both.stats().pausedMs).toBe(7000);
   });
 
+  describe('tells a limiter', () => {
+    /** What a limiter with limits of these names is told by an answer. */
+    async function told(
+      answer: ResponseInit,
+      ...names: (string | undefined)[]
+    ): Promise<{ syncs: unknown[]; pauses: number[] }> {
+      const syncs: unknown[] = [];
+      const pauses: number[] = [];
+      const limiter: UpstreamLimiter = {
+        pause: (ms) => pauses.push(ms),
+        sync: (counts) => syncs.push(counts),
+        stats: () => ({ limits: names.map((name) => ({ name })) }),
+      };
+      const get = gateFetch(new Semaphore(1), {
+        fetch: async () => new Response(null, answer),
+        limiter,
+      });
+      await get('http://test');
+      return { syncs, pauses };
+    }
+
+    it('without names the count of requests, or the only one that there is', async () => {
+      const headers = { 'x-ratelimit-remaining': '9', 'x-ratelimit-remaining-requests': '3' };
+      expect((await told({ headers }, undefined)).syncs).toEqual([{ remaining: 3 }]);
+      const only = { 'ratelimit-remaining': '9' };
+      expect((await told({ headers: only }, undefined)).syncs).toEqual([{ remaining: 9 }]);
+      const another = { 'x-ratelimit-remaining-tokens': '9' };
+      expect((await told({ headers: another }, undefined)).syncs).toEqual([]);
+    });
+
+    it('with names the counts of those, and nothing where there are none', async () => {
+      const headers = { 'x-ratelimit-remaining-images': '9', 'x-ratelimit-remaining-tokens': '3' };
+      const { syncs } = await told({ headers }, 'requests', 'tokens');
+      expect(syncs).toEqual([{ tokens: { remaining: 3 } }]);
+      expect((await told({ headers }, 'requests')).syncs).toEqual([]);
+    });
+
+    it('to pause after a 429 or 503 alone', async () => {
+      const headers = { 'retry-after': '7' };
+      for (const status of [429, 503]) {
+        expect((await told({ status, headers }, undefined)).pauses).toEqual([7000]);
+        expect((await told({ status }, undefined)).pauses).toEqual([0]);
+      }
+      for (const status of [200, 500]) {
+        expect((await told({ status, headers }, undefined)).pauses).toEqual([]);
+      }
+    });
+  });
+
   it('refuses what it cannot work with', () => {
     const gate: Gate = new Semaphore(1);
-    expect(() => gateFetch({} as never)).toThrow(
-      new TypeError('Expected `gate` to have a method `run`.'),
-    );
+    for (const wrong of [undefined, null, {}]) {
+      expect(() => gateFetch(wrong as never)).toThrow(
+        new TypeError('Expected `gate` to have a method `run`.'),
+      );
+    }
     expect(() => gateFetch(gate, { fetch: 1 as never })).toThrow(
       new TypeError('Expected `fetch` to be a function, got 1.'),
     );
     expect(() => gateFetch(gate, { stall: 1 } as never)).toThrow(/stall.*gateFetch/);
-    expect(() => gateFetch(gate, { stallMs: -1 })).toThrow(RangeError);
+    expect(() => gateFetch(gate, { stallMs: -1 })).toThrow(/^Expected `stallMs` to be .*, got -1/u);
+    expect(() => gateFetch(gate, { teardownGraceMs: -1 })).toThrow(
+      /^Expected `teardownGraceMs` to be .*, got -1/u,
+    );
   });
 
   it('keeps the client of OpenAI within the limit, be its answers read, left or aborted', async () => {
