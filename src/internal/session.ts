@@ -228,14 +228,13 @@ export abstract class LiveSession extends Execution implements Session, Due {
   due(now: number): void {
     // Another session of the same instant may have run code that gave this one a new deadline.
     if (this.#deadline === undefined || this.#deadline.at > now) return;
-    this.#disarm();
     if (this.#state === 'open') {
       this.stop('timedOut', new SessionTimeoutError(this.id, this.#timeoutMs));
     } else if (this.#state === 'stopping') {
       this.host.overrun(this);
       this.#cleanUp();
     } else {
-      this.#giveUp?.();
+      this.#giveUp!();
     }
   }
 
@@ -268,7 +267,7 @@ export abstract class LiveSession extends Execution implements Session, Due {
 
   async #runCleanups(): Promise<void> {
     // The array is looked at anew each time: a clean-up may defer another one.
-    for (let next = this.#cleanups?.pop(); next !== undefined; next = this.#cleanups?.pop()) {
+    for (let next = this.#cleanups!.pop(); next !== undefined; next = this.#cleanups!.pop()) {
       await this.#attempt(next);
     }
     this.#cleanups = undefined;
@@ -360,7 +359,7 @@ export class TaskSession extends LiveSession {
   }
 
   override stop(status: 'cancelled' | 'timedOut', reason: unknown): boolean {
-    if (this.open) this.#reject?.(reason);
+    if (this.open) this.#reject!(reason);
     return super.stop(status, reason);
   }
 
@@ -373,8 +372,8 @@ export class TaskSession extends LiveSession {
   }
 
   protected override finished(): void {
-    if (this.#ok) this.#resolve?.(this.#value as never);
-    else this.#reject?.(this.#value);
+    if (this.#ok) this.#resolve!(this.#value as never);
+    else this.#reject!(this.#value);
     // Whoever still knows the session does not keep the result alive.
     this.#resolve = this.#reject = this.#value = undefined;
   }

@@ -53,6 +53,32 @@ describe('Session', () => {
       expect(session.phases).toEqual({ received: 0, callStart: 5 });
     });
 
+    it('notes every phase on the way', async () => {
+      const { clock, sessions } = manager();
+      const session = sessions.open();
+      const phases = [
+        'queued',
+        'dequeued',
+        'allocated',
+        'callStart',
+        'callEnd',
+        'released',
+      ] as const;
+      for (const phase of phases) {
+        await clock.advance(1);
+        expect(session.mark(phase), phase).toBe(true);
+      }
+      expect(session.phases).toEqual({
+        received: 0,
+        queued: 1,
+        dequeued: 2,
+        allocated: 3,
+        callStart: 4,
+        callEnd: 5,
+        released: 6,
+      });
+    });
+
     it.each(['received', 'completed', 'timeout', 'error', 'nonsense', undefined])(
       'refuses %s, which is not for callers to mark',
       (phase) => {
@@ -226,10 +252,91 @@ describe('Session', () => {
       expect(sessions.active).toBe(0);
     });
 
+    it('ends who is left at the instant at which the end of one has ended another', async () => {
+      using uncaught = catchUncaught();
+      const { clock, sessions } = manager({ timeoutMs: 100 });
+      const [first, second, third] = [sessions.open(), sessions.open(), sessions.open()];
+      first.signal.addEventListener('abort', () => void second.end());
+      await clock.advance(100);
+      expect([first.status, second.status, third.status]).toEqual([
+        'timedOut',
+        'completed',
+        'timedOut',
+      ]);
+      expect(uncaught.exceptions).toEqual([]);
+    });
+
     it('refuses what cannot be called', () => {
       const session = manager().sessions.open();
       expect(() => session.defer(1 as never)).toThrow(/`cleanup`/);
     });
+  });
+
+  describe('that was asked to stop', () => {
+    it('is not asked again, however often there is a reason to', async () => {
+      const { clock, sessions } = manager({ timeoutMs: 10 });
+      const { promise, resolve } = Promise.withResolvers<void>();
+      let session!: Session;
+      const call = sessions.run((context) => {
+        ({ session } = context);
+        return promise;
+      });
+      const answer = call.catch((error: unknown) => error);
+      await clock.advance(10);
+      expect(await answer).toMatchObject({ code: 'ERR_SESSION_TIMEOUT' });
+      const shutdown = sessions.shutdown({ drainMs: 0, forceMs: 10 });
+      await clock.advance(5);
+      resolve();
+      expect(await shutdown).toMatchObject({ finished: 1, aborted: 0, stuck: [] });
+      expect([session.status, session.signal.reason]).toEqual(['timedOut', await answer]);
+    });
+
+    it('has all the time of its grace, be its timeout what it may', async () => {
+      const { clock, sessions } = manager({ timeoutMs: 10 });
+      const controller = new AbortController();
+      void sessions.run(never, { signal: controller.signal }).catch(() => {});
+      await clock.advance(5);
+      controller.abort();
+      expect(clock.timers).toBe(0);
+      await clock.advance(100);
+      expect(sessions.stats()).toMatchObject({ active: 1, overrun: 0 });
+    });
+
+    it('leaves no timer when its task settles within its grace', async () => {
+      const { clock, sessions } = manager({ graceMs: 50 });
+      const controller = new AbortController();
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const call = sessions.run(() => promise, { signal: controller.signal }).catch(() => {});
+      await settle();
+      controller.abort();
+      expect(clock.timers).toBe(1);
+      resolve();
+      await call;
+      await settle();
+      expect([sessions.active, clock.timers]).toEqual([0, 0]);
+    });
+  });
+
+  it('answers as its task did, though a shutdown comes while its clean-ups run', async () => {
+    const { clock, sessions } = manager();
+    const call = sessions.run(({ session }) => {
+      session.defer(() => new Promise<void>((resolve) => void clock.setTimeout(resolve, 5)));
+      return 7;
+    });
+    await settle();
+    const shutdown = sessions.shutdown({ drainMs: 0, forceMs: 10 });
+    await clock.advance(5);
+    await expect(call).resolves.toBe(7);
+    expect(await shutdown).toMatchObject({ finished: 1, aborted: 0 });
+    expect([...sessions.records()].map(({ status }) => status)).toEqual(['completed']);
+  });
+
+  it('tells of its end before `end` returns', () => {
+    const { sessions } = manager();
+    const events: string[] = [];
+    sessions.on('completed', () => events.push('completed'));
+    void sessions.open().end();
+    expect(events).toEqual(['completed']);
   });
 
   describe('.enter()', () => {
@@ -331,6 +438,13 @@ describe('Session', () => {
       expect(inspect(session, { depth: 9, showHidden: true })).not.toContain('secret');
     });
 
+    it('shows of logKeys what there is, and nothing where there is no metadata', async () => {
+      const { sessions } = manager({ logKeys: ['tenant', 'plan'] });
+      expect(sessions.open().toJSON().metadata).toEqual({});
+      const { metadata } = sessions.open({ metadata: { plan: 'a' } }).toJSON();
+      expect(Object.keys(metadata)).toEqual(['plan']);
+    });
+
     it('says what failed by name and code, without the message', async () => {
       const { sessions } = manager();
       const error = Object.assign(new TypeError('the prompt was: secret'), { code: 'E_MODEL' });
@@ -343,6 +457,10 @@ describe('Session', () => {
       expect((await sessions.open().end('text')).error).toEqual({
         name: 'string',
         code: undefined,
+      });
+      expect((await sessions.open().end({ name: 5, code: 'E_ODD' })).error).toEqual({
+        name: 'object',
+        code: 'E_ODD',
       });
       expect((await sessions.open().end(null)).error).toEqual({ name: 'object', code: undefined });
     });
