@@ -133,6 +133,8 @@ async function tryMutantsOf(file: string): Promise<void> {
   }
 }
 
+const inShort = (code: string): string => code.replaceAll(/\s+/g, ' ').slice(0, 100);
+
 function report(
   file: string,
   source: readonly string[],
@@ -141,10 +143,15 @@ function report(
 ): void {
   const left = all.filter(({ id }) => !noticed.has(id));
   for (const { location, mutatorName, replacement } of left) {
-    const { line, column } = location.start;
-    console.log(`${file}:${line + 1}:${column + 1} ${mutatorName}`);
-    console.log(`  - ${source[line]!.trim()}`);
-    console.log(`  + ${replacement.replaceAll(/\s+/g, ' ').slice(0, 100)}`);
+    const { start, end } = location;
+    const lastLine = source[end.line]!.slice(0, end.column);
+    const original = [...source.slice(start.line, end.line), lastLine]
+      .join('\n')
+      .slice(start.column);
+    console.log(`${file}:${start.line + 1}:${start.column + 1} ${mutatorName}`);
+    console.log(`  in ${source[start.line]!.trim()}`);
+    console.log(`  - ${inShort(original)}`);
+    console.log(`  + ${inShort(replacement)}`);
   }
   const share = ((100 * (all.length - left.length)) / all.length).toFixed(1);
   console.log(`${file}: ${all.length} mutants, ${left.length} not noticed, ${share} %`);
