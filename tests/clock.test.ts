@@ -14,6 +14,12 @@ describe('systemClock', () => {
       expect(Math.abs(systemClock.now() - Date.now())).toBeLessThan(3_600_000);
     });
 
+    it('does so from its first reading on', async () => {
+      vi.resetModules();
+      const { systemClock: unread } = await import('../src/clock.ts');
+      expect(Math.abs(unread.now() - systemClock.now())).toBeLessThan(3_600_000);
+    });
+
     it('does not go back, and moves on', () => {
       const first = systemClock.now();
       let latest = first;

@@ -5,89 +5,91 @@ import * as errors from '../src/errors.ts';
 const { InvariantError, SluiceError, ...refusals } = errors;
 
 /** One of each, with what its `data` should be. */
-const samples: { error: errors.SluiceError; code: errors.ErrorCode; data: object }[] = [
-  { error: new errors.ClosedError('The queue'), code: 'ERR_CLOSED', data: {} },
+const samples: { make: () => errors.SluiceError; code: errors.ErrorCode; data: object }[] = [
+  { make: () => new errors.ClosedError('The queue'), code: 'ERR_CLOSED', data: {} },
   {
-    error: new errors.QueueFullError({ waiting: 3, maxWaiting: 3, retryAfterMs: 1000 }),
+    make: () => new errors.QueueFullError({ waiting: 3, maxWaiting: 3, retryAfterMs: 1000 }),
     code: 'ERR_QUEUE_FULL',
     data: { waiting: 3, maxWaiting: 3, estimatedWaitMs: undefined, retryAfterMs: 1000 },
   },
   {
-    error: new errors.QueueFullError({
-      waiting: 3,
-      maxWaiting: 3,
-      estimatedWaitMs: 70,
-      retryAfterMs: 80,
-    }),
+    make: () =>
+      new errors.QueueFullError({
+        waiting: 3,
+        maxWaiting: 3,
+        estimatedWaitMs: 70,
+        retryAfterMs: 80,
+      }),
     code: 'ERR_QUEUE_FULL',
     data: { waiting: 3, maxWaiting: 3, estimatedWaitMs: 70, retryAfterMs: 80 },
   },
   {
-    error: new errors.ShedError(50, 1000),
+    make: () => new errors.ShedError(50, 1000),
     code: 'ERR_SHED',
     data: { waitedMs: 50, retryAfterMs: 1000 },
   },
-  { error: new errors.WaitTimeoutError(50), code: 'ERR_WAIT_TIMEOUT', data: { waitedMs: 50 } },
-  { error: new errors.RunTimeoutError(50), code: 'ERR_RUN_TIMEOUT', data: { ranMs: 50 } },
+  { make: () => new errors.WaitTimeoutError(50), code: 'ERR_WAIT_TIMEOUT', data: { waitedMs: 50 } },
+  { make: () => new errors.RunTimeoutError(50), code: 'ERR_RUN_TIMEOUT', data: { ranMs: 50 } },
   {
-    error: new errors.ExceedsCapacityError(9, 5),
+    make: () => new errors.ExceedsCapacityError(9, 5),
     code: 'ERR_EXCEEDS_CAPACITY',
     data: { requested: 9, capacity: 5 },
   },
   {
-    error: new errors.RateLimitedError(12.5),
+    make: () => new errors.RateLimitedError(12.5),
     code: 'ERR_RATE_LIMITED',
     data: { retryAfterMs: 12.5, limit: undefined },
   },
   {
-    error: new errors.RateLimitedError(12.5, 'tokens'),
+    make: () => new errors.RateLimitedError(12.5, 'tokens'),
     code: 'ERR_RATE_LIMITED',
     data: { retryAfterMs: 12.5, limit: 'tokens' },
   },
-  { error: new errors.DuplicateIdError('a'), code: 'ERR_DUPLICATE_ID', data: { id: 'a' } },
+  { make: () => new errors.DuplicateIdError('a'), code: 'ERR_DUPLICATE_ID', data: { id: 'a' } },
   {
-    error: new errors.SessionsFullError(7, 7),
+    make: () => new errors.SessionsFullError(7, 7),
     code: 'ERR_SESSIONS_FULL',
     data: { active: 7, maxActive: 7 },
   },
-  { error: new errors.KeysFullError(9), code: 'ERR_KEYS_FULL', data: { maxKeys: 9 } },
+  { make: () => new errors.KeysFullError(9), code: 'ERR_KEYS_FULL', data: { maxKeys: 9 } },
   {
-    error: new errors.SessionTimeoutError('s', 30),
+    make: () => new errors.SessionTimeoutError('s', 30),
     code: 'ERR_SESSION_TIMEOUT',
     data: { id: 's', timeoutMs: 30 },
   },
   {
-    error: new errors.MetadataTooLargeError('k', 20, 10),
+    make: () => new errors.MetadataTooLargeError('k', 20, 10),
     code: 'ERR_METADATA_TOO_LARGE',
     data: { key: 'k', bytes: 20, maxBytes: 10 },
   },
   {
-    error: new errors.LoadTimeoutError(30),
+    make: () => new errors.LoadTimeoutError(30),
     code: 'ERR_LOAD_TIMEOUT',
     data: { timeoutMs: 30 },
   },
-  { error: new errors.LoadCancelledError(), code: 'ERR_LOAD_CANCELLED', data: {} },
+  { make: () => new errors.LoadCancelledError(), code: 'ERR_LOAD_CANCELLED', data: {} },
   ...(['firstToken', 'idle', 'total', 'stall'] as const).map((phase) => ({
-    error: new errors.StreamTimeoutError(phase, 30),
+    make: () => new errors.StreamTimeoutError(phase, 30),
     code: 'ERR_STREAM_TIMEOUT' as const,
     data: { phase, timeoutMs: 30 },
   })),
-  { error: new errors.ReplayExpiredError(), code: 'ERR_REPLAY_EXPIRED', data: {} },
+  { make: () => new errors.ReplayExpiredError(), code: 'ERR_REPLAY_EXPIRED', data: {} },
 ];
 
 describe('errors', () => {
   it('are all among the samples here', () => {
-    const seen = new Set(samples.map(({ error }) => error.constructor));
+    const seen = new Set(samples.map(({ make }) => make().constructor));
     const missing = Object.values(refusals).filter((kind) => !seen.has(kind));
     expect(missing.filter((kind) => kind.prototype instanceof Error)).toEqual([]);
   });
 
   it('have one code each, and no code belongs to two', () => {
-    const codes = new Map(samples.map(({ error, code }) => [code, error.constructor]));
-    expect(codes.size).toBe(new Set(samples.map(({ error }) => error.constructor)).size);
+    const codes = new Map(samples.map(({ make, code }) => [code, make().constructor]));
+    expect(codes.size).toBe(new Set(samples.map(({ make }) => make().constructor)).size);
   });
 
-  it.each(samples)('$error.name carries $code and its data', ({ error, code, data }) => {
+  it.each(samples)('carry their code and their data: $code', ({ make, code, data }) => {
+    const error = make();
     expect(error).toBeInstanceOf(SluiceError);
     expect(error).toBeInstanceOf(Error);
     expect(error.name).toBe(error.constructor.name);
@@ -96,7 +98,8 @@ describe('errors', () => {
     expect(error.cause).toBeUndefined();
   });
 
-  it.each(samples)('$error.name shows in the stack and says what happened', ({ error }) => {
+  it.each(samples)('show in the stack by name and say what happened: $code', ({ make }) => {
+    const error = make();
     expect(error.stack?.split('\n')[0]).toBe(`${error.name}: ${error.message}`);
     expect(error.message).toMatch(/^\S.*\.$/);
     expect(error.message).not.toMatch(/undefined|NaN|\[object/);
@@ -104,7 +107,7 @@ describe('errors', () => {
   });
 
   it('say in plain words what has happened', () => {
-    expect(samples.map(({ error }) => error.message)).toEqual([
+    expect(samples.map(({ make }) => make().message)).toEqual([
       'The queue is closed.',
       'The line is full: 3 are waiting, at most 3 may.',
       'The line is full: 3 are waiting, at most 3 may.',
@@ -154,7 +157,7 @@ describe('errors', () => {
   it('are told apart by `code` in TypeScript too', () => {
     const retryAfterMs = (error: errors.QueueFullError | errors.ClosedError): number =>
       error.code === 'ERR_QUEUE_FULL' ? error.retryAfterMs : 0;
-    expect(samples.slice(0, 2).map(({ error }) => retryAfterMs(error as never))).toEqual([0, 1000]);
+    expect(samples.slice(0, 2).map(({ make }) => retryAfterMs(make() as never))).toEqual([0, 1000]);
   });
 
   it('count a bug of the library as none of them', () => {

@@ -325,12 +325,13 @@ describe('SessionManager', () => {
           const running = queue.run(lasting(clock, 10), { id: 'b' });
           await queue.run(() => {}, { id: 'a', waitTimeoutMs: 1 }).catch(() => {});
           await running;
+          await lasting(clock, 5)();
           permit.release();
           await lasting(clock, 5)();
         }),
       );
-      await clock.advance(20);
-      expect((await record).phases).toMatchObject({ callEnd: 5, released: 15, completed: 20 });
+      await clock.advance(25);
+      expect((await record).phases).toMatchObject({ callEnd: 5, released: 20, completed: 25 });
     });
 
     it('marks no session for who had begun to wait before it observed', async () => {

@@ -24,6 +24,23 @@ describe('settle()', () => {
     },
   );
 
+  it('makes no channel where there is setImmediate, and leaves none open where there is not', async () => {
+    const close = vi.spyOn(MessagePort.prototype, 'close');
+    let channels = 0;
+    class Channel extends MessageChannel {
+      constructor() {
+        super();
+        channels++;
+      }
+    }
+    vi.stubGlobal('MessageChannel', Channel);
+    await settle();
+    expect(channels).toBe(0);
+    vi.stubGlobal('setImmediate', undefined);
+    await settle();
+    expect([channels, close.mock.calls.length]).toEqual([1, 1]);
+  });
+
   it('waits for no timer', async () => {
     let fired = false;
     const timer = setTimeout(() => {

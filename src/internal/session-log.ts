@@ -196,7 +196,7 @@ export class SessionLog {
   }
 
   #mark(phase: number, now: number): boolean {
-    if (phase <= this.#current || this.#endedAfterMs !== undefined) return false;
+    if (phase <= this.#current) return false;
     if (phase > CALL_START) this.#times[CALL_START] = this.#callStart();
     this.#times[phase] = now - this.receivedAt;
     this.#current = phase;

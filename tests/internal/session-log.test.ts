@@ -40,6 +40,22 @@ describe('SessionLog', () => {
       expect(session.phases()).toEqual({ received: 0, allocated: 20, callStart: 20, callEnd: 30 });
     });
 
+    it('keeps the mark of what it has, whatever gates it comes to then', () => {
+      const session = log();
+      session.mark('allocated', 120);
+      session.queued(130);
+      session.granted(140, true, true);
+      expect(session.phases()).toMatchObject({ allocated: 20 });
+      session.granted(150, false, true);
+      expect(session.phases()).toMatchObject({ allocated: 20, callStart: 20 });
+    });
+
+    it('is in its call from the latest mark on, be it without a task', () => {
+      const session = log(false);
+      session.mark('allocated', 120);
+      expect(session.phases()).toEqual({ received: 0, allocated: 20, callStart: 20 });
+    });
+
     it('shows no call while it says that it is queued', () => {
       const session = log();
       session.mark('queued', 110);
@@ -197,6 +213,25 @@ describe('SessionLog', () => {
       expect(session.mark('released', 150)).toBe(false);
       expect(session.phases()).toEqual(before);
       expect(session.elapsedMs(1000)).toBe(20);
+    });
+  });
+
+  it('is active, with no end, until it has one', () => {
+    const session = log();
+    expect(session.elapsedMs(130)).toBe(30);
+    expect(Object.keys(session.phases())).toEqual(['received', 'callStart']);
+    expect(session.record(130)).toEqual({
+      id: 'id',
+      requestId: undefined,
+      provider: undefined,
+      model: undefined,
+      status: 'active',
+      receivedAt: 100,
+      elapsedMs: 30,
+      phases: { received: 0, callStart: 0 },
+      error: undefined,
+      cleanupFailures: 0,
+      metadata: {},
     });
   });
 

@@ -49,7 +49,9 @@ describe('Time', () => {
       );
     }
     for (const clock of [null, 5, 'clock', {}]) {
-      expect(() => new Time(clock as never)).toThrow(TypeError);
+      expect(() => new Time(clock as never)).toThrow(
+        new TypeError('Expected `clock` to have a method `now`.'),
+      );
     }
   });
 
@@ -96,7 +98,9 @@ describe('Time', () => {
       time.read();
       for (const bad of [Number.NaN, undefined, null, Infinity, -Infinity, '9', 9n, new Date(9)]) {
         reading = bad;
-        expect(() => time.read()).toThrow(RangeError);
+        expect(() => time.read()).toThrow(
+          new RangeError('Expected `clock.now()` to be a finite number of milliseconds.'),
+        );
       }
       reading = 6;
       expect(time.read()).toBe(6);
@@ -200,6 +204,14 @@ describe('Alarm', () => {
     await clock.runAll();
     expect(rung).toEqual([1000]);
     expect(armed).toHaveBeenCalledTimes(2);
+  });
+
+  it('leaves a timer alone that fires at the very instant', () => {
+    const clock = new LooseClock();
+    const alarm = new Alarm(new Time(clock), () => undefined);
+    alarm.set(5);
+    alarm.set(5);
+    expect(clock.armed.map(({ ms, cleared }) => [ms, cleared])).toEqual([[5, false]]);
   });
 
   it('is off at Infinity, with no timer', async () => {
