@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http';
 import type { Http2ServerResponse } from 'node:http2';
 
 import { streamHandle, type StreamHandle } from '../internal/stream-handle.ts';
+import { tick } from '../internal/tick.ts';
 import type { StreamEvent, StreamReport, TokenStream } from '../token-streamer.ts';
 import { clientGone } from './disconnect.ts';
 import { Frames } from './frames.ts';
@@ -59,9 +60,7 @@ export async function pipeToResponse<T>(
     throw new TypeError('Expected `response` to be one of which nothing has been sent.');
   }
   const handle: Handle = stream[streamHandle]();
-  const onClose = (): void => {
-    if (handle.ending === undefined) handle.end(clientGone());
-  };
+  const onClose = (): void => void handle.end(clientGone());
   out.on('close', onClose);
   // A write to a connection that has just broken is no reason to end the process.
   out.on('error', () => {});
@@ -103,27 +102,26 @@ async function send(out: Outgoing, frames: Frames, handle: Handle): Promise<void
   // Once for all, and not in a chain: compressing middleware hands listeners for `drain` to a stream
   // of its own, from which `off` does not take them, and returns that stream.
   out.on('drain', wake);
-  out.on('close', wake);
   let chunk = await frames.next();
-  for (; chunk !== undefined && !frames.isOver; chunk = await frames.next()) {
+  for (; !frames.isOver; chunk = await frames.next()) {
     if (isClosed(out)) break;
     const taken = out.write(chunk);
     out.flush?.();
     if (taken) continue;
-    // Until the client takes more, or is gone, or the stream is ended and there is no need to wait.
+    // Until the client takes more, or the stream is ended: by its leaving, for one.
     await new Promise<void>((resolve) => {
       goOn = resolve;
       handle.onStop(resolve);
-      if (isClosed(out) || handle.ending !== undefined) resolve();
+      if (handle.ending !== undefined) resolve();
     });
-    handle.onStop(undefined);
   }
   out.off('drain', wake);
-  out.off('close', wake);
   if (isClosed(out)) return;
-  const stalled = handle.ending?.outcome === 'timeout' && out.writableNeedDrain;
+  const stalled = handle.ending!.outcome === 'timeout' && out.writableNeedDrain;
   if (frames.untold !== undefined || stalled) {
     if (chunk !== undefined) out.write(chunk);
+    // HTTP/1 sends what is written at the end of the turn, and nothing once it is destroyed.
+    await tick();
     cut(out);
   } else {
     out.end(chunk);

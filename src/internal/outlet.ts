@@ -208,7 +208,7 @@ export class Outlet<T> implements Sink<T>, Due {
   }
 
   /** Calls back when it is ended from outside, so that what is being sent need not be waited for. */
-  onStop(callback: (() => void) | undefined): void {
+  onStop(callback: () => void): void {
     this.#onStop = callback;
   }
 

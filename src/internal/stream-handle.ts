@@ -26,7 +26,7 @@ export interface StreamHandle<Event> {
   /** Calls back once there is something to take, or nothing ever again: at once if so now. */
   ready(callback: () => void): void;
   /** Calls back when the stream is ended from outside: what it has not given is lost. */
-  onStop(callback: (() => void) | undefined): void;
+  onStop(callback: () => void): void;
   /** Ends it; false where it had ended. */
   end(ending: Ending): boolean;
 }

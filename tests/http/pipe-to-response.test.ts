@@ -321,6 +321,18 @@ describe('pipeToResponse()', () => {
     expect(served.reports[0]!.outcome).toBe('failed');
   });
 
+  it('sends what came before a failure that the format cannot tell, and then breaks off', async () => {
+    const failing = function* (): Generator<string> {
+      yield* ['a', 'b', 'c'];
+      throw new Error('secret');
+    };
+    const streamer = new TokenStreamer();
+    await using served = await piped(() => streamer.stream(failing()), { format: 'text' });
+    const all = await readAll(rawGet(served.port));
+    expect(all).toMatch(/\r\n\r\n1\r\na\r\n2\r\nbc\r\n$/u);
+    expect(served.reports[0]!.outcome).toBe('failed');
+  });
+
   it('ends with one error record when the stream is cancelled on the server', async () => {
     const streamer = new TokenStreamer();
     const stream = streamer.stream(stuck);
@@ -507,12 +519,36 @@ describe('pipeToResponse()', () => {
 
     it('resets the stream where the format cannot tell an error', async () => {
       const failing = function* (): Generator<string> {
-        yield 'a';
+        yield* ['a', 'b', 'c'];
         throw new Error('broken');
       };
       const answer = await get2(() => new TokenStreamer().stream(failing()), { format: 'text' });
-      expect(answer).toMatchObject({ status: 200, report: { outcome: 'failed' } });
+      expect(answer).toMatchObject({ status: 200, text: 'abc', report: { outcome: 'failed' } });
       expect(answer.code).not.toBe(0);
+    });
+
+    it('lets the stream be reset already, and leaves the response alone', async () => {
+      let opened = 0;
+      const source = (): string[] => [`${opened++}`];
+      let report: Promise<StreamReport> | undefined;
+      const server = createServer2((_, response) => {
+        response.on('error', (error) => expect.fail(String(error)));
+        response.stream.on('close', () => {
+          report = pipeToResponse(new TokenStreamer().stream(source), response);
+        });
+      });
+      await new Promise<void>((resolve) => {
+        server.listen(0, '127.0.0.1', resolve);
+      });
+      const session = connect2(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+      const request = session.request({ ':path': '/' });
+      request.on('error', () => {});
+      server.once('request', () => request.close(8));
+      await until(() => report !== undefined);
+      expect(await report).toMatchObject({ outcome: 'disconnected', tokens: 0 });
+      expect(opened).toBe(0);
+      session.close();
+      await new Promise((resolve) => server.close(resolve));
     });
 
     it('notices that the client resets the stream', async () => {
