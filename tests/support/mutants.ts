@@ -1,7 +1,7 @@
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { type RunnerTestCase, TestRunner, vi } from 'vitest';
+import { type RunnerTestCase, type RunnerTestSuite, TestRunner, vi } from 'vitest';
 
 /** What Stryker's instrumenter has put into the sources looks here which mutant is on. */
 interface Switches {
@@ -37,6 +37,35 @@ function tooLong(): Promise<never> {
   });
 }
 
+type Hook = (context: unknown, suite?: unknown) => unknown;
+
+/** Takes what `onTestFinished` was given. */
+function putOff(test: RunnerTestCase & { onFinished?: Hook[] }): Hook[] {
+  return (test.onFinished ?? []).splice(0);
+}
+
+/** The suites that a test is in, from the file on. */
+function suitesOf(test: RunnerTestCase): RunnerTestSuite[] {
+  const suites: RunnerTestSuite[] = [];
+  for (let { suite } = test; suite !== undefined; { suite } = suite) suites.unshift(suite);
+  return suites.includes(test.file) ? suites : [test.file, ...suites];
+}
+
+async function before(test: RunnerTestCase): Promise<void> {
+  for (const suite of suitesOf(test)) {
+    const hooks = TestRunner.getSuiteHooks(suite).beforeEach as Hook[];
+    for (const hook of hooks) await hook(test.context, suite);
+  }
+}
+
+async function after(test: RunnerTestCase): Promise<void> {
+  for (const suite of suitesOf(test).toReversed()) {
+    const hooks = TestRunner.getSuiteHooks(suite).afterEach as Hook[];
+    for (const hook of hooks.toReversed()) await hook(test.context, suite);
+  }
+  for (const hook of putOff(test).toReversed()) await hook(test.context);
+}
+
 /**
  * Runs each test once as it is, and sees which mutants it reaches; then once with each of these on,
  * but for those that have been noticed by now. For scripts/mutants.ts.
@@ -48,12 +77,21 @@ export default class MutantRunner extends TestRunner {
       await run();
       return;
     }
+    const whole = async (): Promise<void> => {
+      try {
+        await before(test);
+        await run();
+      } finally {
+        await after(test);
+      }
+    };
+    await after(test);
     test.promises = [];
     const coverage = (switches.mutantCoverage ??= { static: {}, perTest: {} });
     switches.currentTestId = test.id;
     const startedAt = performance.now();
     try {
-      await Promise.race([run(), tooLong()]);
+      await Promise.race([whole(), tooLong()]);
     } catch (error) {
       appendFileSync(join(dir, 'failed'), `${test.name}\n`);
       throw error;
@@ -73,12 +111,17 @@ export default class MutantRunner extends TestRunner {
     for (const [id, count] of Object.entries(hits)) {
       if (noticed.has(id)) continue;
       writeFileSync(join(dir, 'current'), id);
-      const how = await this.#runWith(id, count, run, tookMs);
+      const how = await this.#runWith(id, count, whole, tookMs);
       if (how !== undefined) appendFileSync(join(dir, 'noticed'), `${id} ${how} ${test.name}\n`);
-      // What the last run awaits for ever is not this one's.
+      // What the last run awaits for ever is not this one's, nor is what it has put off.
       test.promises = [];
+      putOff(test);
+      vi.restoreAllMocks();
+      vi.unstubAllGlobals();
+      vi.useRealTimers();
     }
     writeFileSync(join(dir, 'current'), '');
+    await before(test);
   }
 
   /** How the test notices that mutant, if it does. */
@@ -104,7 +147,6 @@ export default class MutantRunner extends TestRunner {
       clearTimeout(timer);
       switches.activeMutant = undefined;
       switches.hitCount = undefined;
-      vi.restoreAllMocks();
     }
   }
 }
