@@ -795,11 +795,11 @@ const SESSIONS: readonly Mutant[] = [
   {
     name: 'clean-ups run the first one first',
     file: 'internal/session.ts',
-    find: `    for (let next = this.#cleanups?.pop(); next !== undefined; next = this.#cleanups?.pop()) {`,
+    find: `    for (let next = this.#cleanups!.pop(); next !== undefined; next = this.#cleanups!.pop()) {`,
     replace: `    for (
-      let next = this.#cleanups?.shift();
+      let next = this.#cleanups!.shift();
       next !== undefined;
-      next = this.#cleanups?.shift()
+      next = this.#cleanups!.shift()
     ) {`,
     like: 'shutdown managers that tear down in the order of start',
     breaks: 'M1',
