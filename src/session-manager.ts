@@ -327,14 +327,7 @@ export class SessionManager
     task: (context: SessionContext) => T | PromiseLike<T>,
     options?: SessionOptions,
   ): Promise<T> {
-    try {
-      callable('task', task);
-      return this.#admit(TaskSession, 'run', options).run(task);
-    } catch (error) {
-      return Promise.reject(error);
-    } finally {
-      deliver(this);
-    }
+    return this.#run('run', task, options);
   }
 
   /** As `run`, but resolves to the result together with the session's record. */
@@ -344,10 +337,11 @@ export class SessionManager
   ): Promise<{ result: T; session: SessionRecord }> {
     callable('task', task);
     let session: Session | undefined;
-    const result = await this.run((context) => {
+    const sessionTask = (context: SessionContext): T | PromiseLike<T> => {
       ({ session } = context);
       return task(context);
-    }, options);
+    };
+    const result = await this.#run('execute', sessionTask, options);
     return { result, session: session!.toJSON() };
   }
 
@@ -484,6 +478,21 @@ export class SessionManager
   *#latest(): IterableIterator<SessionLog> {
     const { length } = this.#past;
     for (let i = 1; i <= length; i++) yield this.#past[(this.#nextPast - i + length) % length]!;
+  }
+
+  #run<T>(
+    where: string,
+    task: (context: SessionContext) => T | PromiseLike<T>,
+    options: SessionOptions | undefined,
+  ): Promise<T> {
+    try {
+      callable('task', task);
+      return this.#admit(TaskSession, where, options).run(task);
+    } catch (error) {
+      return Promise.reject(error);
+    } finally {
+      deliver(this);
+    }
   }
 
   /** A session that has begun; throws where there may be none. */

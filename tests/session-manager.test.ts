@@ -495,6 +495,13 @@ describe('SessionManager', () => {
   });
 
   describe('.execute()', () => {
+    it('names itself when it refuses an option', async () => {
+      const { sessions } = manager();
+      const wrong = { timeout: 5 } as object;
+      await expect(sessions.execute(() => 1, wrong)).rejects.toThrow('option "timeout" of execute');
+      await expect(sessions.run(() => 1, wrong)).rejects.toThrow('option "timeout" of run');
+    });
+
     it('resolves to the result and the record of the ended session', async () => {
       const { clock, sessions } = manager();
       const { task, finish } = held<number>();
