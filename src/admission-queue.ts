@@ -813,7 +813,6 @@ export class AdmissionQueue
   }
 
   #expired(due: readonly Entry[], now: number): void {
-    const late = due.filter((entry) => entry.status === 'active');
     for (const entry of due) {
       if (entry.status === 'waiting') {
         this.#leave(entry, 'timedOut', new WaitTimeoutError(now - entry.enqueuedAt), now);
@@ -827,7 +826,7 @@ export class AdmissionQueue
     this.#pump(now);
     this.#checkIdle();
     // Last, since it runs the tasks' abort listeners, which may interrupt others of them.
-    for (const entry of late) {
+    for (const entry of due) {
       if (entry.status === 'active') {
         this.#interrupt(entry, 'timedOut', new RunTimeoutError(now - entry.waitedUntil!));
       }
@@ -861,7 +860,6 @@ export class AdmissionQueue
       entry.placedAt = this.#time.now();
       this.#line.push(entry);
       this.#positions.changed();
-      deliver(this);
     }
     return true;
   }

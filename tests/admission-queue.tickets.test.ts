@@ -1,6 +1,11 @@
 import { getEventListeners } from 'node:events';
 
-import { AdmissionQueue, type AdmissionQueueOptions, type Ticket } from 'sluice/admission-queue';
+import {
+  AdmissionQueue,
+  type AdmissionQueueOptions,
+  type QueueContext,
+  type Ticket,
+} from 'sluice/admission-queue';
 import { ManualClock, settle } from 'sluice/testing';
 import { describe, expect, it } from 'vitest';
 
@@ -365,6 +370,82 @@ describe('AdmissionQueue', () => {
     end();
     await reading;
     expect(places).toEqual([1, 0]);
+  });
+
+  it('hands the task its ticket, be it that this is asked for when all is over', async () => {
+    const { queue } = setUp();
+    let context!: QueueContext;
+    const task = (given: QueueContext): number => {
+      context = given;
+      return 7;
+    };
+    await queue.run(task);
+    expect(context.ticket.status).toBe('completed');
+    expect(await context.ticket.result).toBe(7);
+    const ticket = queue.enqueue((given) => given.ticket);
+    expect(await ticket.result).toBe(ticket);
+  });
+
+  it('puts a ticket back among calls that nobody has a ticket of', async () => {
+    const { clock, queue } = setUp();
+    await clock.advance(100);
+    void failure(queue.run(never));
+    void failure(queue.run(never));
+    await clock.advance(10);
+    void failure(queue.run(never));
+    expect(queue.enqueue(never, { enqueuedAt: 105 }).position).toBe(2);
+  });
+
+  it('tells of the end of a task that was enqueued and started at once', async () => {
+    const { queue } = setUp();
+    const events: string[] = [];
+    queue.on('completed', ({ id }) => events.push(id));
+    queue.enqueue(() => 1, { id: 'a' });
+    await settle();
+    expect(events).toEqual(['a']);
+  });
+
+  it('cancels a ticket in line by its signal, once', async () => {
+    const { queue } = setUp();
+    void failure(queue.run(never));
+    const quitter = new AbortController();
+    const ticket = queue.enqueue(never, { id: 'a', signal: quitter.signal });
+    const events: string[] = [];
+    queue.on('cancelled', ({ id }) => events.push(id));
+    quitter.abort('gone');
+    await settle();
+    expect([await failure(ticket.result), events]).toEqual(['gone', ['a']]);
+    expect(queue.stats()).toMatchObject({ cancelled: 1, active: 1, waiting: 0 });
+  });
+
+  it('calls no task whose signal turned out to be aborted without saying so', async () => {
+    const { queue } = setUp();
+    let end!: () => void;
+    void queue.run(() => new Promise<void>((resolve) => (end = resolve)));
+    const signal = Object.assign(new EventTarget(), { aborted: false, reason: 'gone' });
+    let called = false;
+    const call = failure(queue.run(() => (called = true), { signal: signal as never, id: 'a' }));
+    const events: string[] = [];
+    queue.on('cancelled', ({ id }) => events.push(id));
+    signal.aborted = true;
+    end();
+    expect([await call, called, events]).toEqual(['gone', false, ['a']]);
+    expect(queue.stats()).toMatchObject({ cancelled: 1, active: 0 });
+  });
+
+  it('is drained at the end of a block that is `await using` it', async () => {
+    const { clock, queue } = setUp();
+    const log: string[] = [];
+    const closing = (async () => {
+      await using used = queue;
+      void used.run(() => new Promise<void>((resolve) => clock.setTimeout(resolve, 5)));
+      void used.run(() => void log.push('last'));
+    })();
+    await settle();
+    expect([queue.stats().closed, log]).toEqual([true, []]);
+    await clock.advance(5);
+    await closing;
+    expect(log).toEqual(['last']);
   });
 
   it('knows a ticket that is asked for its id late', async () => {

@@ -1,6 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 
 import {
+  ClosedError,
   compose,
   Keyed,
   SessionManager,
@@ -536,6 +537,33 @@ describe('SharedResource', () => {
       expect(loads).toHaveLength(1);
     });
 
+    it('cancels a load that waits until the last one is disposed of', async () => {
+      const disposal = Promise.withResolvers<void>();
+      const { resource, loads, model } = await setUpLoaded({ dispose: () => disposal.promise });
+      const swapped = resource.reload();
+      loads[1]!.resolve(new Model('second'));
+      await swapped;
+      const waiting = outcome(resource.reload());
+      expect(resource.cancelLoading()).toBe(true);
+      await settle();
+      expect(waiting.value).toMatchObject({ code: 'ERR_LOAD_CANCELLED' });
+      expect([model.name, loads.length, resource.cancelLoading()]).toEqual(['first', 2, false]);
+      disposal.resolve();
+      await settle();
+      expect([loads.length, resource.stats().loaded]).toEqual([2, true]);
+    });
+
+    it('has nothing disposed of that fails when nobody waits for it any more', async () => {
+      const disposed: unknown[] = [];
+      const { resource, loads } = setUp({ dispose: (model) => void disposed.push(model) });
+      const waiting = outcome(resource.preload());
+      resource.cancelLoading();
+      loads[0]!.reject(new Error('late'));
+      await settle();
+      expect(waiting.state).toBe('rejected');
+      expect([disposed, resource.stats().disposed]).toEqual([[], 0]);
+    });
+
     it('leaves no timer behind', async () => {
       const { clock, resource, loads } = setUp({ accessTimeoutMs: Infinity });
       void outcome(resource.run(never));
@@ -762,6 +790,29 @@ describe('SharedResource', () => {
       loads[0]!.resolve(late);
       await settle();
       expect([closing.state, late.disposed]).toEqual(['resolved', 1]);
+    });
+
+    it('waits until what a load brings too late is disposed of', async () => {
+      const disposal = Promise.withResolvers<void>();
+      const { resource, loads } = setUp({ dispose: () => disposal.promise });
+      const waiting = outcome(resource.preload());
+      const closing = outcome(resource.close());
+      loads[0]!.resolve(new Model('late'));
+      await settle();
+      expect([waiting.value, closing.state]).toEqual([
+        new ClosedError('The shared resource'),
+        'pending',
+      ]);
+      disposal.resolve();
+      await settle();
+      expect(closing.state).toBe('resolved');
+    });
+
+    it('lets go of what needs no disposal', async () => {
+      const { resource, model } = await setUpLoaded({ dispose: undefined });
+      await resource.close();
+      expect([model.disposed, resource.stats().disposed]).toEqual([0, 1]);
+      expect(resource.stats().disposeFailures).toBe(0);
     });
 
     it('gives every call the same promise, and is what `await using` does', async () => {

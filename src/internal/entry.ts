@@ -183,7 +183,7 @@ export class Entry extends Execution implements PriorityNode {
 
   /** Why it was not, or will not be, completed. */
   get reason(): unknown {
-    return this.#extras?.outcome?.value;
+    return this.#extras!.outcome!.value;
   }
 
   /** The end of its wait. */

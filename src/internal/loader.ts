@@ -125,7 +125,6 @@ export class Loader<T> {
   #next: Flight<T> | undefined;
   /** The function that runs, be it abandoned. */
   #load: Load<T> | undefined;
-  #closed = false;
 
   constructor(
     settings: LoaderSettings<T>,
@@ -191,7 +190,6 @@ export class Loader<T> {
 
   /** Takes everything out of service. Resolves when nothing is left of it. */
   async close(): Promise<void> {
-    this.#closed = true;
     this.cancel(() => new ClosedError('The shared resource'));
     const current = this.#current;
     this.#current = undefined;
@@ -234,7 +232,7 @@ export class Loader<T> {
   /** Starts what is to be loaded next, unless something has to be over before. */
   #advance(): void {
     const flight = this.#flight;
-    if (this.#closed && this.empty) this.#gone.release();
+    if (this.empty) this.#gone.release();
     if (flight === undefined || this.#load !== undefined || this.#leaving.size > 0) return;
     flight.started = true;
     const { failure } = flight;
