@@ -581,12 +581,14 @@ export class SessionManager
   async #shutDown(drainMs: number, forceMs: number): Promise<ShutdownReport> {
     const since = this.#time.now();
     const present = this.#live.size;
-    await this.#empty(drainMs);
-    const aborted = [...this.#live.values()].filter((session) =>
-      session.stop('cancelled', new ClosedError('The session manager')),
-    );
+    let aborted: LiveSession[] = [];
+    await this.#empty(drainMs, () => {
+      aborted = [...this.#live.values()].filter((session) =>
+        session.stop('cancelled', new ClosedError('The session manager')),
+      );
+    });
     deliver(this);
-    await this.#empty(forceMs);
+    await this.#empty(forceMs, () => {});
     const stuck = [...this.#live.values()].map((session) => session.toJSON());
     const ended = aborted.filter((session) => session.ended).length;
     const report = {
@@ -600,12 +602,21 @@ export class SessionManager
     return report;
   }
 
-  /** Resolves when no session is left or `ms` have passed. */
-  async #empty(ms: number): Promise<void> {
-    if (this.#live.size === 0 || ms === 0) return;
-    const now = this.#time.now();
-    const deadline =
-      ms < Infinity && this.#deadlines.add({ due: () => this.#emptied.release() }, now + ms);
+  /**
+   * Resolves when no session is left or `ms` have passed. Then `late` is called, at its turn among the
+   * time limits of the sessions: whose time is over after that does not time out first.
+   */
+  async #empty(ms: number, late: () => void): Promise<void> {
+    if (this.#live.size === 0) return;
+    if (ms === 0) {
+      late();
+      return;
+    }
+    const due = (): void => {
+      late();
+      this.#emptied.release();
+    };
+    const deadline = ms < Infinity && this.#deadlines.add({ due }, this.#time.now() + ms);
     await this.#emptied.wait();
     if (deadline !== false) this.#deadlines.remove(deadline);
   }

@@ -925,6 +925,15 @@ describe('SessionManager', () => {
       expect(clock.timers).toBe(0);
     });
 
+    it('cancels whose time is over only after drainMs, though one timer tells of both', async () => {
+      const { clock, sessions } = manager();
+      const running = outcome(sessions.run(never, { timeoutMs: 5 }));
+      await clock.advance(4);
+      void sessions.shutdown({ drainMs: 0.5, forceMs: 0 });
+      await clock.advance(1);
+      expect(running.value).toMatchObject({ code: 'ERR_CLOSED' });
+    });
+
     it('refuses new sessions and lets active ones finish (H135)', async () => {
       const { clock, sessions } = manager();
       const { task, finish } = held<number>();
