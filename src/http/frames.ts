@@ -109,12 +109,8 @@ export class Frames {
   }
 
   #encode(event: StreamEvent<unknown>): string {
-    if (event.type === 'token') {
-      this.#hasToken = true;
-    } else if (event.type === 'done' || event.type === 'error') {
-      this.#over = true;
-      if (event.type === 'error' && !this.#encoder.tellsErrors) this.#untold = this.#handle.ending;
-    }
+    if (event.type === 'token') this.#hasToken = true;
+    if (event.type === 'error' && !this.#encoder.tellsErrors) this.#untold = this.#handle.ending;
     try {
       return this.#encoder.encode(event, this.#handle.hasIds);
     } catch (error) {

@@ -91,7 +91,6 @@ export async function pipeToResponse<T>(
 }
 
 function writeHead(out: Outgoing, status: number, headers: Iterable<[string, string]>): void {
-  if (isClosed(out)) return;
   out.statusCode = status;
   for (const [name, value] of headers) out.setHeader(name, value);
 }

@@ -74,6 +74,32 @@ describe('encodeEvents()', () => {
     expect(Math.max(...chunks.map(({ length }) => length))).toBeLessThan(17 * 1024);
   });
 
+  it('fills a chunk up to 16 kB and no further', async () => {
+    const kilobytes16 = 'x'.repeat(16 * 1024);
+    const stream = new TokenStreamer().stream(['a', 'b', kilobytes16, 'c', kilobytes16, 'd']);
+    const chunks = await all(encodeEvents(stream, { format: 'text' }));
+    expect(chunks).toEqual(['a', `b${kilobytes16}`, `c${kilobytes16}`, 'd']);
+    const whole = new TokenStreamer().stream(['a', kilobytes16, 'b']);
+    expect(await all(encodeEvents(whole, { format: 'text' }))).toEqual(['a', kilobytes16, 'b']);
+  });
+
+  it('ends where the last chunk is a full one', async () => {
+    const source = ['a', 'x'.repeat(16 * 1024)];
+    const chunks = await all(encodeEvents(new TokenStreamer().stream(source)));
+    expect(
+      chunks
+        .join('')
+        .match(/^event: \w+$/gmu)!
+        .at(-1),
+    ).toBe('event: done');
+  });
+
+  it('gives nothing to a client that has seen all of it', async () => {
+    const replay = new TokenStreamer({ clock: new ManualClock() }).stream(['a']).replay();
+    await all(encodeEvents(replay.from(undefined)));
+    expect(await all(encodeEvents(replay.from('end')))).toEqual([]);
+  });
+
   it('lets the event loop come round between chunks, however fast the source is', async () => {
     async function* source(): AsyncGenerator<string> {
       for (;;) yield 'token';

@@ -551,6 +551,28 @@ describe('pipeToResponse()', () => {
       await new Promise((resolve) => server.close(resolve));
     });
 
+    it('lets the stream be destroyed while it is let in', async () => {
+      const report = Promise.withResolvers<StreamReport>();
+      const server = createServer2((_, response) => {
+        const source = (): string[] => {
+          response.stream.destroy();
+          return ['a'];
+        };
+        pipeToResponse(new TokenStreamer().stream(source), response).then(
+          report.resolve,
+          report.reject,
+        );
+      });
+      await new Promise<void>((resolve) => {
+        server.listen(0, '127.0.0.1', resolve);
+      });
+      const session = connect2(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
+      session.request({ ':path': '/' }).on('error', () => {});
+      expect(await report.promise).toMatchObject({ outcome: 'disconnected' });
+      session.close();
+      await new Promise((resolve) => server.close(resolve));
+    });
+
     it('notices that the client resets the stream', async () => {
       const gate = new Semaphore(1);
       const answer = await get2(

@@ -117,6 +117,14 @@ describe('pipeToResponse() to a client in memory', () => {
       expect(wire.text.endsWith(LAST_CHUNK)).toBe(true);
     });
 
+    it('also where no `close` follows', async () => {
+      const { response } = await Wire.open();
+      const emit = response.emit.bind(response) as (...event: unknown[]) => boolean;
+      response.emit = ((...event: unknown[]) => event[0] !== 'close' && emit(...event)) as never;
+      const report = await pipeToResponse(new TokenStreamer().stream(['a']), response);
+      expect(report.outcome).toBe('completed');
+    });
+
     it.each(['finish', 'close'])('also where `end` emits %o before it returns', async (event) => {
       const wire = await Wire.open();
       const { response } = wire;
@@ -228,6 +236,20 @@ describe('pipeToResponse() to a client in memory', () => {
     expect(wire.text.endsWith(LAST_CHUNK)).toBe(true);
   });
 
+  it('breaks off, and no more, after a failure that the format cannot tell', async () => {
+    const wire = await Wire.open();
+    const failing = async function* (): AsyncGenerator<string> {
+      yield 'a';
+      await settle();
+      throw new Error('broken');
+    };
+    const stream = new TokenStreamer().stream(failing());
+    const report = await pipeToResponse(stream, wire.response, { format: 'text' });
+    expect(report).toMatchObject({ outcome: 'failed', error: { message: 'broken' } });
+    expect(wire.text).toMatch(/\r\n1\r\na\r\n$/u);
+    expect(wire.isConnected).toBe(false);
+  });
+
   it('sends what came before a failure that the format cannot tell, and no end', async () => {
     const wire = await Wire.open();
     const failing = function* (): Generator<string> {
@@ -256,17 +278,21 @@ describe('pipeToResponse() to a client in memory', () => {
     });
 
     it.each(['while the source is asked', 'while nothing comes'])(
-      '%s: no write fails, and nothing is thrown at anybody',
+      '%s: asks nothing more of the response, and throws at nobody',
       async (when) => {
         using uncaught = catchUncaught();
         const wire = await Wire.open();
-        const failures: unknown[] = [];
-        wire.response.on('error', (error) => failures.push(error));
+        const { response } = wire;
+        const asked: string[] = [];
         const source = async function* (): AsyncGenerator<string> {
           yield 'a';
           await settle();
-          if (when === 'while the source is asked') wire.response.destroy();
-          yield 'b';
+          response.write = () => asked.push('write') === 0;
+          response.end = () => (asked.push('end'), response);
+          if (when === 'while the source is asked') {
+            response.destroy();
+            yield 'b';
+          }
           await new Promise(() => {});
         };
         const clock = new ManualClock();
@@ -277,7 +303,7 @@ describe('pipeToResponse() to a client in memory', () => {
         wire.leave();
         await clock.advance(1000);
         expect(report.value?.outcome).toBe('disconnected');
-        expect(failures).toEqual([]);
+        expect(asked).toEqual([]);
         expect(uncaught).toMatchObject({ exceptions: [], rejections: [] });
       },
     );

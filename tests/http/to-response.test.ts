@@ -46,6 +46,31 @@ describe('toResponse()', () => {
     expect(queue.waiting).toBe(0);
   });
 
+  it('waits on where there is a ticket and no place to tell', async () => {
+    const positions = async function* (): AsyncGenerator<number> {
+      yield 0;
+      yield 0;
+    };
+    const letIn = Promise.withResolvers<void>();
+    const gate = {
+      async run(
+        task: (context: object) => unknown,
+        options: { onTicket: (ticket: object) => void },
+      ) {
+        options.onTicket({ position: 0, positions });
+        await letIn.promise;
+        return task({ signal: new AbortController().signal });
+      },
+    };
+    const streamer = new TokenStreamer({ clock: new ManualClock() });
+    const asked = toResponse(streamer.stream(['a'], { gate: gate as never }));
+    await settle();
+    letIn.resolve();
+    const response = await asked;
+    expect(response.status).toBe(200);
+    expect(await response.text()).toMatch(/^event: start/u);
+  });
+
   it('is 204 for a client that has seen all of it', async () => {
     const replay = new TokenStreamer({ clock: new ManualClock() }).stream(['a']).replay();
     await (await toResponse(replay.from(undefined))).text();

@@ -23,7 +23,7 @@ const HTTP_TESTED_THROUGH: Readonly<Record<string, readonly string[]>> = {
   disconnect: ['to-response', 'pipe-to-response'],
   encoder: ['formats'],
   events: ['formats'],
-  frames: ['encode-events', 'to-response', 'pipe-to-response'],
+  frames: ['encode-events', 'formats', 'to-response', 'pipe-to-response'],
   'header-values': ['retry-after', 'rate-limit-headers'],
   ndjson: ['formats'],
   openai: ['formats'],
