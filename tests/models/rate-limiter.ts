@@ -94,7 +94,9 @@ export class RateLimiterModel {
       before.reduce((sum, other) => sum + other.demand[index]!, amount),
     );
     const waitMs = before.length === 0 ? retryAfterMs : this.#waitFor(total);
-    if (this.pausedUntil - this.now > this.maxPauseMs || this.now + waitMs > deadline) {
+    const pausesLong = this.pausedUntil - this.now > this.maxPauseMs;
+    // Who would not wait is not let in to find out that there is a wait.
+    if (pausesLong || deadline === this.now || this.now + waitMs > deadline) {
       caller.retryAfterMs = retryAfterMs;
       return this.#end(caller, 'ERR_RATE_LIMITED');
     }
