@@ -311,6 +311,32 @@ describe('RateLimiter', () => {
       );
     });
 
+    it('refuses a newcomer where the clock tells no time any more', async () => {
+      const { clock, limiter } = setUp({ limit: 1 });
+      clock.now = () => Number.NaN;
+      for (const call of [limiter.acquire(), limiter.run(never)]) {
+        await expect(call).rejects.toThrow(
+          new RangeError('Expected `clock.now()` to be a finite number of milliseconds.'),
+        );
+      }
+      expect(limiter.stats()).toMatchObject({ granted: 0, waiting: 0 });
+    });
+
+    it('leaves the signal that aborts while it is being subscribed to', async () => {
+      const { limiter } = setUp({ limit: 1 });
+      limiter.tryAcquire();
+      const quitter = new AbortController();
+      const { signal } = quitter;
+      let left = 0;
+      Object.defineProperties(signal, {
+        addEventListener: { value: () => quitter.abort('gone') },
+        removeEventListener: { value: () => left++ },
+      });
+      const call = limiter.acquire({ signal });
+      expect(left).toBe(1);
+      await expect(call).rejects.toBe('gone');
+    });
+
     it('refuses one whose signal aborts while it is being subscribed to', async () => {
       const { limiter } = setUp({ limit: 1 });
       limiter.tryAcquire();
@@ -326,6 +352,24 @@ describe('RateLimiter', () => {
       await settle();
       expect(limiter.stats()).toMatchObject({ waiting: 0, queued: 0, cancelled: 0, refused: 1 });
     });
+  });
+
+  it('lets nobody who would not wait stand behind others, be their limit another one', async () => {
+    const limits = { requests: { limit: 1 }, tokens: { limit: 10 } };
+    const limiter = new RateLimiter({ limits, clock: new ManualClock() });
+    limiter.tryAcquire({ requests: 1, tokens: 0 });
+    ignore(limiter.acquire({ cost: { requests: 1, tokens: 0 } }));
+    const call = limiter.acquire({ cost: { requests: 0, tokens: 1 }, waitTimeoutMs: 0 });
+    await expect(call).rejects.toMatchObject({ code: 'ERR_RATE_LIMITED', retryAfterMs: 1000 });
+    expect(limiter.waiting).toBe(1);
+  });
+
+  it('says when the next one can come, also where an upstream holds tokens back', async () => {
+    const { limiter } = setUp({ limit: 4, burst: 1 });
+    limiter.sync({ remaining: 0, resetMs: 78 });
+    ignore(limiter.acquire());
+    const call = limiter.acquire({ waitTimeoutMs: 0 });
+    await expect(call).rejects.toMatchObject({ retryAfterMs: 78 + 250 });
   });
 
   it('names the call that was given an option it does not know', async () => {

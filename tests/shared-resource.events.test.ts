@@ -7,7 +7,7 @@ import {
   type SharedResourceEvents,
 } from 'sluice/shared-resource';
 import { ManualClock, settle } from 'sluice/testing';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished } from 'vitest';
 
 import { optionNames } from '../src/internal/options.ts';
 
@@ -238,6 +238,28 @@ describe('SharedResource', () => {
     await clock.advance(10);
     expect(await answer).toBe(reason);
     expect(resource.stats()).toMatchObject({ overrun: 0, active: 2 });
+  });
+
+  it('looks for no option of a use in `Object.prototype`, where none are given', async () => {
+    const resource = new SharedResource({ load: async () => 'model' });
+    const prototype = Object.prototype as { waitTimeoutMs?: number };
+    prototype.waitTimeoutMs = 0;
+    onTestFinished(() => void delete prototype.waitTimeoutMs);
+    expect(await resource.run((context) => context.resource)).toBe('model');
+  });
+
+  it('keeps its fallback unless another one is given, and lets nobody in by new settings', async () => {
+    const fail = async (): Promise<string> => {
+      throw new Error('no');
+    };
+    const resource = new SharedResource({ load: fail, fallback: async () => 'first' });
+    const waiting = resource.run((context) => context.resource);
+    resource.configure({ maxUsers: 5 });
+    expect(resource.active).toBe(0);
+    expect(await waiting).toBe('first');
+    const other = new SharedResource({ load: fail, fallback: async () => 'first' });
+    other.configure({ fallback: async () => 'second' });
+    expect(await other.run((context) => context.resource)).toBe('second');
   });
 
   it('tells that a load is cancelled before cancelLoading() returns, and closes on disposal', async () => {

@@ -2,6 +2,8 @@ import { ManualClock, settle } from 'sluice/testing';
 import { TokenStreamer } from 'sluice/token-streamer';
 import { describe, expect, it } from 'vitest';
 
+import { streamHandle } from '../src/internal/stream-handle.ts';
+
 const TIME_LIMITS = [
   'heartbeatMs',
   'firstTokenTimeoutMs',
@@ -30,6 +32,41 @@ describe('TokenStreamer', () => {
     expect(() => new TokenStreamer({ timoutMs: 1 } as never)).toThrow(
       /"timoutMs" of TokenStreamer;/,
     );
+  });
+
+  it('knows the options of a stream, and leaves those of a foreign gate to it', async () => {
+    const streamer = new TokenStreamer();
+    expect(() => streamer.stream([], { weight: 1 } as never)).toThrow(
+      new TypeError('Unknown option "weight" of stream; it knows `gate`, `signal`.'),
+    );
+    const seen: unknown[] = [];
+    const gate = {
+      run: <T>(task: (context: { signal: AbortSignal }) => T, options: unknown): T => {
+        seen.push(options);
+        return task({ signal: new AbortController().signal });
+      },
+    };
+    const tokens: string[] = [];
+    const options = { gate, weight: 1 } as never;
+    for await (const token of streamer.stream(['a'], options).tokens()) tokens.push(token);
+    expect([tokens, seen]).toMatchObject([['a'], [{ weight: 1 }]]);
+  });
+
+  it('has one reader, be it an encoder that takes the handle', async () => {
+    const stream = new TokenStreamer().stream(['a']);
+    const handle = stream[streamHandle]();
+    expect(() => stream.tokens()).toThrow(
+      new TypeError('The stream is being read already: it has one reader.'),
+    );
+    expect(() => stream[streamHandle]()).toThrow(TypeError);
+    expect([handle.hasIds, handle.ending]).toEqual([false, undefined]);
+    expect(new TokenStreamer().stream([]).replay().from()[streamHandle]().hasIds).toBe(true);
+  });
+
+  it('hands back what a reader is returned with', async () => {
+    const reader = new TokenStreamer().stream(['a'])[Symbol.asyncIterator]();
+    expect(await reader.return!('enough')).toEqual({ done: true, value: 'enough' });
+    expect(await reader.next()).toEqual({ done: true, value: undefined });
   });
 
   it('names what is wrong with a stream, a branch or a replay', () => {

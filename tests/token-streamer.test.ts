@@ -1054,6 +1054,48 @@ describe('TokenStreamer', () => {
       expect(clock.timers).toBe(0);
     });
 
+    it('ends where nobody comes at all', async () => {
+      const clock = new ManualClock();
+      const replay = streamOf(new Played<string>(), clock).replay({ graceMs: 100 });
+      let expired = false;
+      void replay.expired.then(() => (expired = true));
+      await clock.advance(99);
+      expect(expired).toBe(false);
+      await clock.advance(1);
+      expect(expired).toBe(true);
+    });
+
+    it('goes on while one of two readers reads', async () => {
+      const clock = new ManualClock();
+      const source = new Played<string>();
+      const replay = streamOf(source, clock).replay({ graceMs: 100 });
+      const reading = collect(replay.from().tokens());
+      const other = replay.from()[Symbol.asyncIterator]();
+      await other.next();
+      await other.return!();
+      await clock.advance(1000);
+      await source.give('a');
+      await source.end();
+      expect(await reading).toEqual(['a']);
+    });
+
+    it('takes an id for what it is, digit by digit', async () => {
+      const source = new Played<number>();
+      const replay = streamOf(source, new ManualClock()).replay();
+      const reading = collect(replay.from().tokens());
+      await settle();
+      for (let i = 0; i < 12; i++) await source.give(i);
+      for (const id of ['-1', '+1', ' 1', '1 ', '1e0', '1.0', '0x1', '1_0']) {
+        const expired = replay.from(id);
+        expect(await collect(expired)).toMatchObject([{ code: 'ERR_REPLAY_EXPIRED' }]);
+        expect(await expired.finished).toMatchObject({ outcome: 'failed' });
+      }
+      const rest = collect(replay.from('10').tokens());
+      await source.end();
+      expect(await rest).toEqual([11]);
+      expect(await reading).toHaveLength(12);
+    });
+
     it('ends its readers when the stream is cancelled', async () => {
       const clock = new ManualClock();
       const stream = streamOf(new Played<string>(), clock);

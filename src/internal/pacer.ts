@@ -24,7 +24,7 @@ export class Pacer<T> {
   /** Gives the subject a turn, now or as soon as it may be; one that is in line already has one. */
   enter(subject: T): void {
     this.#line.add(subject);
-    if (this.#left > 0) this.#serve();
+    this.#serve();
   }
 
   #serve(): void {

@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 
 import { fc, test } from '@fast-check/vitest';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 
 import { captureContext, ContextValue } from '../../src/internal/context.ts';
 
@@ -17,6 +17,21 @@ describe('captureContext()', () => {
 });
 
 describe('ContextValue', () => {
+  it('is undefined where nobody has put a value into any context', async () => {
+    vi.resetModules();
+    const context = await import('../../src/internal/context.ts');
+    expect(new context.ContextValue<string>().get()).toBeUndefined();
+  });
+
+  it('takes the place of the one before, however often it is put there', () => {
+    const values = [new ContextValue<number>(), new ContextValue<number>()];
+    let inside = captureContext();
+    for (let i = 0; i < 20_000; i++) {
+      inside = inside(() => values[i % 2]!.run(i, captureContext));
+    }
+    expect(inside(() => values.map((value) => value.get()))).toEqual([19_998, 19_999]);
+  });
+
   it('is there in what is called, and in what that goes on with', async () => {
     const value = new ContextValue<string>();
     expect(value.get()).toBeUndefined();

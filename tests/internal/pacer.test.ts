@@ -34,6 +34,17 @@ describe('Pacer', () => {
     expect(clock.timers).toBe(0);
   });
 
+  it('counts the 5 ms from the first turn', async () => {
+    const { clock, pacer, turns } = paced();
+    pacer.enter(0);
+    await clock.advance(3);
+    for (let i = 1; i <= 64; i++) pacer.enter(i);
+    await clock.advance(1);
+    expect(turns).toHaveLength(64);
+    await clock.advance(1);
+    expect(turns).toHaveLength(65);
+  });
+
   it('gives one turn to one that enters twice', async () => {
     const { clock, pacer, turns } = paced();
     for (let i = 0; i < 67; i++) pacer.enter(i);

@@ -94,6 +94,17 @@ describe('fromCallback()', () => {
     expect(seen.slice(3)).toEqual(['end', 'after']);
   });
 
+  it('ends once: what comes after its end changes nothing', async () => {
+    const { iterator, sink } = opened<string>();
+    sink.end();
+    sink.fail(new Error('late'));
+    expect(await iterator.next()).toEqual({ done: true, value: undefined });
+    const failing = opened<string>();
+    failing.sink.fail(new Error('broken'));
+    failing.sink.end();
+    await expect(failing.iterator.next()).rejects.toThrow(new Error('broken'));
+  });
+
   it('drops what is left when it is returned, and is done', async () => {
     const cleanUp = vi.fn<() => void>();
     const { iterator, sink } = opened<string>(cleanUp);
@@ -131,6 +142,14 @@ describe('fromCallback(), asynchronous', () => {
   });
 });
 
+describe('fromCallback(), asynchronous, that fails', () => {
+  it('fails the stream', async () => {
+    const failure = new Error('broken');
+    const { iterator } = opened<string>(Promise.reject(failure));
+    await expect(iterator.next()).rejects.toBe(failure);
+  });
+});
+
 describe('fromEmitter()', () => {
   it('asks a function for the emitter, with the signal of the stream', async () => {
     const emitter = new EventEmitter();
@@ -155,6 +174,17 @@ describe('fromEmitter()', () => {
     expect(await iterator.next()).toEqual({ done: false, value: 'a' });
     await expect(iterator.next()).rejects.toBe(failure);
     expect(emitter.eventNames()).toEqual([]);
+  });
+
+  it('listens to events of any name', async () => {
+    const emitter = new EventEmitter();
+    const names = { token: 'line', end: 'close', error: 'oops' };
+    const iterator = fromEmitter<string>(emitter, names)(context)[Symbol.asyncIterator]();
+    expect(emitter.eventNames()).toEqual(['line', 'close', 'oops']);
+    emitter.emit('line', 'a');
+    emitter.emit('close');
+    expect(await iterator.next()).toEqual({ done: false, value: 'a' });
+    expect(await iterator.next()).toEqual({ done: true, value: undefined });
   });
 
   it('holds no more than `maxBuffered`', async () => {

@@ -36,6 +36,13 @@ describe('cut()', () => {
 });
 
 describe('utf8Length()', () => {
+  it('is longer by one where UTF-8 is', () => {
+    const last = ['\u007f', '\u07ff', '\uffff', '\u{10ffff}'];
+    const first = ['\0', '\u0080', '\u0800', '\u{10000}'];
+    expect(first.map(utf8Length)).toEqual([1, 2, 3, 4]);
+    expect(last.map(utf8Length)).toEqual([1, 2, 3, 4]);
+  });
+
   test.prop([fc.oneof(anyText, fc.string({ unit: 'binary' }))])(
     'is the number of bytes that an encoder writes',
     (text) => {
