@@ -123,7 +123,10 @@ async function tryMutantsOf(file: string): Promise<void> {
     const failed = lines(join(dir, 'failed'));
     if (failed.length > 0) console.log(`Failed without a mutant:\n  ${failed.join('\n  ')}`);
     const reached = new Set(lines(join(dir, 'reached')));
-    for (const { id } of all.filter((mutant) => !reached.has(mutant.id))) {
+    const imported = new Set(lines(join(dir, 'imported')));
+    const soFar = noticed();
+    const rest = all.filter(({ id }) => !soFar.has(id) && (!reached.has(id) || imported.has(id)));
+    for (const { id } of rest) {
       const how = await vitest(dir, { MUTATION_TESTS, __STRYKER_ACTIVE_MUTANT__: id });
       if (how === 'failed') appendFileSync(join(dir, 'noticed'), `${id} at import\n`);
     }

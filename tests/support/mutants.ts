@@ -30,6 +30,11 @@ const noticedSoFar = (): Set<string> => {
   }
 };
 
+function noteAll(file: string, hits: Readonly<Record<string, number>>): void {
+  const lines = Object.keys(hits).map((id) => `${id}\n`);
+  appendFileSync(join(dir, file), lines.join(''));
+}
+
 /** A test that waits for something that a mutant before it has taken away would wait for ever. */
 function tooLong(): Promise<never> {
   return new Promise((_, reject) => {
@@ -71,6 +76,9 @@ async function after(test: RunnerTestCase): Promise<void> {
  * but for those that have been noticed by now. For scripts/mutants.ts.
  */
 export default class MutantRunner extends TestRunner {
+  /** Whether what runs at import time, of the file and of its tests, has been noted. */
+  #hasImported = false;
+
   async runTask(test: RunnerTestCase): Promise<void> {
     const run = TestRunner.getTestFn(test) as () => Promise<void>;
     if (isSwitchedOutside) {
@@ -88,6 +96,8 @@ export default class MutantRunner extends TestRunner {
     await after(test);
     test.promises = [];
     const coverage = (switches.mutantCoverage ??= { static: {}, perTest: {} });
+    if (!this.#hasImported) noteAll('imported', coverage.static);
+    this.#hasImported = true;
     switches.currentTestId = test.id;
     const startedAt = performance.now();
     try {
@@ -100,12 +110,7 @@ export default class MutantRunner extends TestRunner {
     switches.currentTestId = undefined;
     const hits = coverage.perTest[test.id] ?? {};
     coverage.perTest = {};
-    appendFileSync(
-      join(dir, 'reached'),
-      Object.keys(hits)
-        .map((id) => `${id}\n`)
-        .join(''),
-    );
+    noteAll('reached', hits);
 
     const noticed = noticedSoFar();
     for (const [id, count] of Object.entries(hits)) {
