@@ -239,8 +239,8 @@ export class Feed<T> implements Due {
   /** The place in line as it is now, if there is one; sinks hear of the next change after that. */
   takePlace(): { position: number; estimatedWaitMs: number | undefined } | undefined {
     const place = this.#place;
-    if (place === undefined || this.#state !== 'waiting') return undefined;
-    if (this.#positions !== undefined && !this.#asksPosition) this.#askPosition(this.#positions);
+    if (place === undefined) return undefined;
+    if (!this.#asksPosition) this.#askPosition(this.#positions!);
     const { position } = place;
     if (position <= 0) return undefined;
     const { estimatedWaitMs } = place;
@@ -253,7 +253,7 @@ export class Feed<T> implements Due {
       this.#abandoned = !this.#sourceGone;
       this.#giveBack?.(this.#ending!);
       void this.#tellGone();
-    } else if (this.#state === 'open') {
+    } else {
       const { timeoutMs } = this.#settings;
       const phase = this.#firstTokenAt === undefined ? 'firstToken' : 'idle';
       if (this.#silentSince + this.#silenceLimit() <= now) {
@@ -489,7 +489,6 @@ export class Feed<T> implements Due {
     const positions = this.#positions;
     this.#place = undefined;
     this.#positions = undefined;
-    this.#asksPosition = false;
     positions?.return?.().then(undefined, nothing);
   }
 }
