@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 
 import {
   Bucket,
@@ -30,6 +30,23 @@ describe('ticksAt()', () => {
     expect(ticksAt(1)).toBe(1024);
     expect(ticksAt(1.0009)).toBe(1024);
     expect(ticksAt(1_700_000_000_000.5)).toBe(1_740_800_000_000_512);
+  });
+});
+
+describe('quotaOf()', () => {
+  it('gives the first of a process what it gives every one, and shares what is the same', async () => {
+    vi.resetModules();
+    const { quotaOf: first } = await import('../../src/internal/token-bucket.ts');
+    const quota = first(3, 9, 5);
+    expect(quota).toEqual({
+      name: undefined,
+      limit: 3,
+      intervalMs: 9,
+      burst: 5,
+      gain: 1,
+      per: 3072,
+    });
+    expect(first(3, 9, 5)).toBe(quota);
   });
 });
 
