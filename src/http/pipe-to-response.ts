@@ -115,7 +115,11 @@ async function send(out: Outgoing, frames: Frames, handle: Handle): Promise<void
     });
   }
   out.off('drain', wake);
-  if (isClosed(out)) return;
+  if (isClosed(out)) {
+    // It may be destroyed and say so later than here.
+    handle.end(clientGone());
+    return;
+  }
   const stalled = handle.ending!.outcome === 'timeout' && out.writableNeedDrain;
   if (frames.untold !== undefined || stalled) {
     if (chunk !== undefined) out.write(chunk);

@@ -277,30 +277,26 @@ describe('pipeToResponse() to a client in memory', () => {
       expect(wire.text).toBe('');
     });
 
-    it.each(['while the source is asked', 'while nothing comes'])(
+    it.each(['while the source is opened', 'while nothing comes'])(
       '%s: asks nothing more of the response, and throws at nobody',
       async (when) => {
         using uncaught = catchUncaught();
         const wire = await Wire.open();
         const { response } = wire;
         const asked: string[] = [];
-        const source = async function* (): AsyncGenerator<string> {
-          yield 'a';
-          await settle();
-          response.write = () => asked.push('write') === 0;
-          response.end = () => (asked.push('end'), response);
-          if (when === 'while the source is asked') {
-            response.destroy();
-            yield 'b';
-          }
-          await new Promise(() => {});
+        const source = (): AsyncIterable<string> => {
+          if (when === 'while the source is opened') response.destroy();
+          return never();
         };
         const clock = new ManualClock();
-        const stream = new TokenStreamer({ clock }).stream(source());
-        const report = resultOf(pipeToResponse(stream, wire.response));
-        await settle();
-        await settle();
+        const report = resultOf(
+          pipeToResponse(new TokenStreamer({ clock }).stream(source), response),
+        );
+        if (when === 'while nothing comes') await settle();
+        response.write = () => asked.push('write') === 0;
+        response.end = () => (asked.push('end'), response);
         wire.leave();
+        await settle();
         await clock.advance(1000);
         expect(report.value?.outcome).toBe('disconnected');
         expect(asked).toEqual([]);
