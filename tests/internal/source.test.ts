@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 
 import { SourceReader } from '../../src/internal/source.ts';
 import { settle } from '../../src/testing.ts';
+import { catchUncaught } from '../support/uncaught.ts';
 
 /** An iterator that records what is called and answers when it is told. */
 function played(): {
@@ -137,6 +138,82 @@ describe('SourceReader', () => {
     answer({ done: false, value: 'late' });
     await settle();
     expect(closed).toBe(true);
+  });
+
+  it('waits for nothing where it has been answered, and nothing can be returned', async () => {
+    const bare = (next: () => unknown): AsyncIterable<string> =>
+      ({ [Symbol.asyncIterator]: () => ({ next }) }) as never;
+    const full = new SourceReader<string, undefined>(bare(async () => ({ value: 'a' })));
+    void full.read(undefined, () => new Promise(() => {}));
+    await settle();
+    expect(await full.close('enough')).toBeUndefined();
+    // One that answers without a promise, which it should not.
+    let closing: Promise<unknown> | undefined;
+    const plain = new SourceReader<string, undefined>(
+      bare(() => {
+        queueMicrotask(() => void (closing = plain.close('enough')));
+        return { value: 'a' };
+      }),
+    );
+    await read(plain);
+    expect(await closing).toBeUndefined();
+  });
+
+  it('lets go at once, and of what a function is still to bring when it comes', async () => {
+    const open = played();
+    const reading = new SourceReader<string, undefined>(open.iterable);
+    void read(reading);
+    await settle();
+    void reading.close('enough');
+    expect(open.calls).toEqual(['iterator', 'next', 'return']);
+    const late = played();
+    const { promise, resolve } = Promise.withResolvers<AsyncIterable<string>>();
+    const opening = new SourceReader<string, undefined>(() => promise);
+    void read(opening);
+    const closed = opening.close('enough');
+    resolve(late.iterable);
+    expect(await closed).toBeUndefined();
+    expect(late.calls).toEqual(['iterator', 'return']);
+  });
+
+  it('leaves no rejection unhandled of a promise that nobody has asked for', async () => {
+    using uncaught = catchUncaught();
+    const reader = new SourceReader<string, undefined>(Promise.reject(new Error('broken')));
+    await settle();
+    await settle();
+    expect(uncaught.rejections).toEqual([]);
+    await expect(read(reader)).rejects.toThrow(new Error('broken'));
+  });
+
+  it('takes what a generator returns for no token, be it a promise', async () => {
+    const taken: string[] = [];
+    const tokens = function* (): Generator<string, Promise<string>> {
+      yield 'a';
+      return Promise.resolve('b');
+    };
+    await read(new SourceReader<string, undefined>(tokens()), taken);
+    expect(taken).toEqual(['a']);
+  });
+
+  it('returns a sync iterator once, though its token rejects when it was closed', async () => {
+    const calls: string[] = [];
+    const { promise, reject } = Promise.withResolvers<string>();
+    const iterator = {
+      next: () => ({ done: false, value: promise }),
+      return: () => {
+        calls.push('return');
+        return { done: true, value: undefined };
+      },
+    };
+    const reader = new SourceReader<string, undefined>({
+      [Symbol.iterator]: () => iterator as never,
+    });
+    const reading = read(reader).catch(() => 'failed');
+    await settle();
+    await reader.close('enough');
+    reject(new Error('late'));
+    await reading;
+    expect(calls).toEqual(['return']);
   });
 
   it('does not call a function only to close what it would return', async () => {
