@@ -190,6 +190,10 @@ type HeldRun = Run<HeldPermit>;
 /** What has a deadline or a signal: one who waits, or a task that runs. */
 type Subject = Waiter | HeldRun;
 
+/**
+ * With no base class in common with what a `SharedResource` hands out, nor the contexts of tasks: to make
+ * one of a subclass takes 20 ns longer, as long as all of a `tryAcquire`.
+ */
 class HeldPermit implements Permit {
   readonly weight: number;
   readonly id: number;

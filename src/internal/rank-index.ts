@@ -3,9 +3,10 @@ import type { Line, Slotted } from './line.ts';
 /**
  * Tells how many nodes of a line stand before a given one, in O(log n).
  *
- * It counts by the slots that the nodes have in the line. One bit a slot says who is there, 32 to a word; a Fenwick tree (P. Fenwick, "A new data
- * structure for cumulative frequency tables", 1994) over the words counts the bits of whole ranges.
- * A rank is then the tree's sum before the word plus the bits below in the word:
+ * It counts by the slots that the nodes have in the line. One bit a slot says who is there, 32 to a
+ * word; a Fenwick tree (P. Fenwick, "A new data structure for cumulative frequency tables", 1994) over
+ * the words counts the bits of whole ranges. A rank is then the tree's sum before the word plus the bits
+ * below in the word:
  *
  *     slots   0 … 31 │ 32 … 63 │ 64 … 95         rank(70) = tree(words 0, 1) + ones(bits 64 … 69)
  *     word       0   │    1    │    2
