@@ -1,9 +1,11 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 
 import { fc, test } from '@fast-check/vitest';
 import { describe, expect, it, vi } from 'vitest';
 
-import { captureContext, ContextValue } from '../../src/internal/context.ts';
+import { captureContext, ContextValue, type InContext } from '../../src/internal/context.ts';
 
 describe('captureContext()', () => {
   it('is not changed by what is run within it', () => {
@@ -21,6 +23,23 @@ describe('ContextValue', () => {
     vi.resetModules();
     const context = await import('../../src/internal/context.ts');
     expect(new context.ContextValue<string>().get()).toBeUndefined();
+  });
+
+  it('keeps nothing of the one before, be that under what others have put there', async () => {
+    setFlagsFromString('--expose-gc');
+    const gc = runInNewContext('gc') as () => void;
+    const [mine, others] = [new ContextValue<object>(), new ContextValue<object>()];
+    let before: WeakRef<object> | undefined;
+    const enter = (): InContext => {
+      const old = {};
+      before = new WeakRef(old);
+      return mine.run(old, () => others.run({}, () => mine.run({ new: true }, captureContext)));
+    };
+    const inside = enter();
+    await new Promise((resolve) => void setImmediate(resolve));
+    gc();
+    expect(before!.deref()).toBeUndefined();
+    expect(inside(() => [mine.get(), others.get()])).toEqual([{ new: true }, {}]);
   });
 
   it('takes the place of the one before, however often it is put there', () => {
