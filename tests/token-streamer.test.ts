@@ -1075,8 +1075,9 @@ describe('TokenStreamer', () => {
       await other.return!();
       await clock.advance(1000);
       await source.give('a');
+      const late = collect(replay.from().tokens());
       await source.end();
-      expect(await reading).toEqual(['a']);
+      expect(await Promise.all([reading, late])).toEqual([['a'], ['a']]);
     });
 
     it('takes an id for what it is, digit by digit', async () => {

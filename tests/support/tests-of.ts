@@ -44,5 +44,8 @@ export function testsOf(file: string): string[] {
   }
   const own = [`tests/${path}{,.*}.test.ts`, `tests/regressions/${path}.test.ts`];
   const primitives = path.startsWith('internal/') ? TESTED_THROUGH[path.slice(9)] : undefined;
-  return [...own, ...(primitives ?? []).map((name) => `tests/${name}{,.events,.tickets}.test.ts`)];
+  return [
+    ...own,
+    ...(primitives ?? []).map((name) => `tests/${name}{,.events,.options,.tickets}.test.ts`),
+  ];
 }
