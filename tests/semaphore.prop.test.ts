@@ -8,6 +8,7 @@ import { describe, expect, it } from 'vitest';
 import { type Caller, SemaphoreModel } from './models/semaphore.ts';
 import { methodsOf } from './support/methods.ts';
 import { codeOf } from './support/promises.ts';
+import { awaitIdle, onceIn, show, stepsOf } from './support/steps.ts';
 
 const SIGNALS = 3;
 
@@ -132,33 +133,16 @@ function unlimited({ maxHoldMs }: Settings): { maxHoldMs: number | undefined } {
   return { maxHoldMs: maxHoldMs === Infinity ? undefined : maxHoldMs };
 }
 
-/** Something that happens within one turn. */
-interface Act {
-  readonly name: string;
-  readonly act: (system: System) => void;
-}
-
-function act(name: string, does: (system: System) => void): Act {
-  return { name, act: does };
-}
-
 /**
  * Even, where `maxHoldMs` is odd: whether a permit that comes back at the instant at which it would
  * be overheld counts as that is nobody's business.
  */
 const span = fc.nat(12).map((half) => 2 * half);
+const { act, turn, abort, finish, advance } = stepsOf<Call, System>(SIGNALS, span);
 const ms = fc.oneof(
   { weight: 2, arbitrary: fc.constant(Infinity) },
   { weight: 1, arbitrary: span },
 );
-/** `arbitrary` once in so many times, else nothing. */
-function onceIn<T>(times: number, arbitrary: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> {
-  return fc.oneof(
-    { weight: times - 1, arbitrary: fc.constant(undefined) },
-    { weight: 1, arbitrary },
-  );
-}
-
 const callOptions = fc.record({
   weight: fc.oneof(
     { weight: 3, arbitrary: fc.constant(1) },
@@ -254,64 +238,6 @@ const release = fc.nat().map((which) =>
     expect(call.permit!.release()).toBe(false);
   }),
 );
-const abort = fc.tuple(fc.nat(SIGNALS - 1), fc.nat(4)).map(([which, stays]) =>
-  act(`abort(${which}${stays === 0 ? ', stays' : ''})`, ({ controllers, model }) => {
-    const controller = controllers[which]!;
-    if (!controller.signal.aborted) {
-      controller.abort(`aborted ${which}`);
-      model.abort(controller.signal);
-    }
-    if (stays > 0) controllers[which] = new AbortController();
-  }),
-);
-
-type Step = fc.AsyncCommand<System, System>;
-
-function step(name: string, run: (system: System) => Promise<void>): Step {
-  return { check: () => true, run, toString: () => name };
-}
-
-/** A turn of the event loop, in which several things happen. */
-function turn(arbitrary: fc.Arbitrary<Act>, maxLength: number): fc.Arbitrary<Step> {
-  return fc.array(arbitrary, { minLength: 1, maxLength, size: 'max' }).map((acts) =>
-    step(acts.map(({ name }) => name).join(' & '), async (system) => {
-      for (const one of acts) {
-        one.act(system);
-        system.check();
-      }
-      await system.settled();
-    }),
-  );
-}
-
-const finish = fc
-  .tuple(fc.nat(), fc.constantFrom('ok' as const, 'failed' as const))
-  .map(([which, outcome]) =>
-    step(`finish ${which} ${outcome}`, async (system) => {
-      const running = system.calls.filter((call) => call.finish !== undefined);
-      const call = running[which % running.length];
-      if (call === undefined) return;
-      call.finish!(outcome);
-      delete call.finish;
-      await settle();
-      system.model.finish(call, outcome);
-      await system.settled();
-    }),
-  );
-const advance = span.map((forMs) =>
-  step(`advance ${forMs}`, async (system) => {
-    const { model, clock } = system;
-    const end = model.now + forMs;
-    while (model.nextAt <= end) {
-      model.now = model.nextAt;
-      model.tick();
-    }
-    model.now = end;
-    await clock.advance(forMs);
-    await system.settled();
-  }),
-);
-
 const anybody = {
   runs: false,
   signal: undefined,
@@ -320,18 +246,6 @@ const anybody = {
   graceMs: Infinity,
   ends: undefined,
 };
-
-function awaitIdle(system: System, promise: Promise<void>): void {
-  system.idleCalls++;
-  void promise.then(() => system.idleAnswers++);
-}
-
-function show(options: object): string {
-  return Object.entries(options)
-    .filter(([, value]) => value !== undefined && value !== Infinity)
-    .map(([name, value]) => `${name}: ${value}`)
-    .join(', ');
-}
 
 const settings = fc.record({
   capacity: fc.integer({ min: 1, max: 4 }),
