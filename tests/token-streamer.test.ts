@@ -869,6 +869,24 @@ describe('TokenStreamer', () => {
       expect(() => stream.tokens()).toThrow(TypeError);
     });
 
+    it('gives all tokens to a branch that is read for its tokens when another has begun', async () => {
+      const clock = new ManualClock();
+      const source = new Played<string>();
+      const streamer = new TokenStreamer({ clock, stallMs: 100 });
+      const [first, second] = streamer.stream(source).tee(2);
+      const events = collect(first!);
+      await settle();
+      const tokens = second!.tokens();
+      // Of the start, which it is not told, it has left nothing unread.
+      await clock.advance(99);
+      await source.give('a');
+      await clock.advance(99);
+      const reading = collect(tokens);
+      await source.end();
+      expect(types(await events)).toEqual(['start', 'token', 'done']);
+      expect(await reading).toEqual(['a']);
+    });
+
     it('lets the slowest branch hold the others up, and holds no more for it (T-36, H311)', async () => {
       let pulled = 0;
       const source = function* (): Generator<number> {
@@ -1095,6 +1113,23 @@ describe('TokenStreamer', () => {
       await source.end();
       expect(await rest).toEqual([11]);
       expect(await reading).toHaveLength(12);
+    });
+
+    it('gives all tokens to a reader of tokens who comes while others are told of places', async () => {
+      const clock = new ManualClock();
+      const queue = new AdmissionQueue({ concurrency: 1, clock });
+      let leave!: () => void;
+      void queue.run(() => new Promise<void>((resolve) => (leave = resolve)));
+      const stream = new TokenStreamer({ clock }).stream(() => ['a', 'b'], { gate: queue });
+      const replay = stream.replay();
+      const first = collect(replay.from());
+      await settle();
+      const inLine = collect(replay.from().tokens());
+      await settle();
+      leave();
+      expect(types(await first)).toEqual(['position', 'start', 'token', 'token', 'done']);
+      expect(await inLine).toEqual(['a', 'b']);
+      expect(await collect(replay.from().tokens())).toEqual(['a', 'b']);
     });
 
     it('ends its readers when the stream is cancelled', async () => {
