@@ -188,26 +188,22 @@ export class Outlet<T> implements Sink<T>, Due {
   /** The next event, if there is one now. */
   take(): StreamEvent<T> | undefined {
     const event = this.#shift();
-    if (this.#unreadSince < Infinity) {
-      this.#unreadSince = this.#isEmpty() ? Infinity : this.settings.time.now();
-    }
+    this.#unreadSince = this.#isEmpty() ? Infinity : this.settings.time.now();
     return event;
   }
 
   /** The next event; undefined when there is none any more. Starts the stream. */
   next(): Promise<StreamEvent<T> | undefined> {
     this.#feed.start(!this.#tokensOnly);
-    if (this.#waiting.length === 0) {
-      const event = this.take();
-      if (event !== undefined || this.#isExhausted()) return Promise.resolve(event);
-    }
+    const event = this.take();
+    if (event !== undefined || this.#ending !== undefined) return Promise.resolve(event);
     return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
   /** Calls back once `take` has something, or nothing ever again: at once if so now. Starts too. */
   ready(callback: () => void): void {
     this.#feed.start(!this.#tokensOnly);
-    if (this.#isEmpty() && !this.#isExhausted()) this.#onReady = callback;
+    if (this.#isEmpty() && this.#ending === undefined) this.#onReady = callback;
     else callback();
   }
 
@@ -278,7 +274,7 @@ export class Outlet<T> implements Sink<T>, Due {
     ready?.();
     while (this.#waiting.length > 0) {
       const event = this.#shift();
-      if (event === undefined && !this.#isExhausted()) return;
+      if (event === undefined && this.#ending === undefined) return;
       this.#waiting.shift()!(event);
     }
     if (this.#unreadSince < Infinity || this.#isEmpty() || this.#ending !== undefined) return;
@@ -289,10 +285,6 @@ export class Outlet<T> implements Sink<T>, Due {
 
   #isEmpty(): boolean {
     return this.#tokens.length === 0 && this.#last === undefined && !this.#startDue && !this.#moved;
-  }
-
-  #isExhausted(): boolean {
-    return this.#ending !== undefined && this.#last === undefined;
   }
 
   #shift(): StreamEvent<T> | undefined {
