@@ -191,6 +191,18 @@ describe('Feed', () => {
     expect(feed.figures).toMatchObject({ waitedMs: 0, timeToFirstTokenMs: undefined });
   });
 
+  it('gives a source that is behind no gate a signal, and nothing else', async () => {
+    const seen: unknown[] = [];
+    const source = (context: object): string[] => {
+      seen.push(Object.keys(context), 'session' in context);
+      return [];
+    };
+    const { feed } = fed({ source });
+    feed.start(true);
+    await feed.gone;
+    expect(seen).toEqual([['signal'], false]);
+  });
+
   describe('.stop()', () => {
     it('is heard by somebody or by nobody, and says which', async () => {
       const waiting = fed({ source: ['a'] });
@@ -240,6 +252,7 @@ describe('Feed', () => {
 
   describe('at a gate', () => {
     it('goes on where the gate does not wait for its task', async () => {
+      using uncaught = catchUncaught();
       const source = new ByHand();
       const gate = new Doorman();
       const { feed, ear } = fed({ source, gate });
@@ -252,6 +265,7 @@ describe('Feed', () => {
       source.asked[0]!.resolve({ done: true, value: undefined });
       expect(await feed.gone).toEqual({ outcome: 'completed', error: undefined });
       expect(ear.heard).toEqual(['admitted', 'a', 'ended: completed']);
+      expect(uncaught).toMatchObject({ exceptions: [], rejections: [] });
     });
 
     it('is cancelled where the gate gives up while the source flows', async () => {

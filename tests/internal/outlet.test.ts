@@ -301,6 +301,24 @@ describe('Outlet', () => {
       expect(outlet.ending).toMatchObject({ outcome: 'timeout', error: { phase: 'stall' } });
     });
 
+    it('is let go of for tokens alone, where it wants nothing else', async () => {
+      const tokens = made({ origin: { isStartDue: true } });
+      tokens.outlet.onlyTokens();
+      expect(tokens.outlet.take()).toMatchObject({ type: 'token' });
+      await tokens.clock.advance(100);
+      expect(tokens.outlet.ending).toMatchObject({ outcome: 'timeout', error: { phase: 'stall' } });
+
+      const untouched = made({ origin: { isStartDue: true } });
+      untouched.outlet.onlyTokens();
+      await untouched.clock.advance(100);
+      expect(untouched.outlet.ending).toMatchObject({ outcome: 'timeout' });
+
+      const none = made({ origin: { isStartDue: true, hasMoved: true, tokens: [] } });
+      none.outlet.onlyTokens();
+      await none.clock.advance(1000);
+      expect([none.outlet.take(), none.outlet.ending]).toEqual([undefined, undefined]);
+    });
+
     it('has no timer once it has ended, though the end was not read', async () => {
       const { outlet, clock } = made();
       outlet.token('a');
