@@ -1,33 +1,9 @@
-import { AdmissionQueue, type AdmissionQueueEvents, type Ticket } from 'sluice/admission-queue';
+import { AdmissionQueue, type Ticket } from 'sluice/admission-queue';
 import { ManualClock } from 'sluice/testing';
 import { describe, expect, it } from 'vitest';
 
 import { optionNames } from '../src/internal/options.ts';
-
-const NAMES = [
-  'queued',
-  'started',
-  'completed',
-  'failed',
-  'cancelled',
-  'timedOut',
-  'shed',
-  'refused',
-  'overrun',
-  'saturated',
-  'idle',
-  'paused',
-  'resumed',
-  'resized',
-  'closed',
-] as const satisfies (keyof AdmissionQueueEvents)[];
-
-/** Everything that a queue says but for positions, in order. */
-function record(queue: AdmissionQueue): [string, object][] {
-  const events: [string, object][] = [];
-  for (const name of NAMES) queue.on(name, (payload) => events.push([name, payload]));
-  return events;
-}
+import { QUEUE_EVENTS, record } from './support/events.ts';
 
 const never = (): Promise<never> => new Promise(() => {});
 const ignore = (promise: Promise<unknown>): void => void promise.catch(() => undefined);
@@ -41,7 +17,7 @@ describe('AdmissionQueue', () => {
         overflow: 'shed',
         clock: new ManualClock(),
       });
-      const events = record(queue);
+      const events = record(queue, QUEUE_EVENTS);
       const told = (call: () => unknown): string => {
         call();
         return events
@@ -84,7 +60,7 @@ describe('AdmissionQueue', () => {
         clock,
       });
       const events: [number, string, object][] = [];
-      for (const name of NAMES) {
+      for (const name of QUEUE_EVENTS) {
         queue.on(name, (payload) => events.push([clock.now(), name, payload]));
       }
       const after = (ms: number) => (): Promise<void> =>
@@ -146,7 +122,7 @@ describe('AdmissionQueue', () => {
       const queue = new AdmissionQueue({ concurrency: 1 });
       queue.pause();
       ignore(queue.run(never));
-      const events = record(queue);
+      const events = record(queue, QUEUE_EVENTS);
       const idle = queue.idle();
       queue.close({ waiting: 'reject' });
       expect(events.map(([name]) => name)).toEqual(['cancelled', 'idle', 'closed']);

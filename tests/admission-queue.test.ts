@@ -12,7 +12,6 @@ import {
 } from 'sluice';
 import {
   AdmissionQueue,
-  type AdmissionQueueEvents,
   type AdmissionQueueOptions,
   type EnqueueOptions,
   type Ticket,
@@ -22,37 +21,13 @@ import { describe, expect, it, vi } from 'vitest';
 
 import { codeOf } from './support/promises.ts';
 import { catchUncaught } from './support/uncaught.ts';
+import { QUEUE_EVENTS, record } from './support/events.ts';
 
 const NO_POSITIVE_INTEGERS = [0, -1, 1.5, Number.NaN, Infinity, 2 ** 53, '2', 2n, true, null, {}];
 const NO_SPANS = [-1, Number.NaN, -Infinity, '5', 5n, null, true, new Date(0), {}];
 const NO_TEXTS = [null, 0, false, 5, {}, Symbol('id')];
 const NO_FUNCTIONS = [null, 0, '', false, {}, 'task'];
-const EVENTS = [
-  'queued',
-  'started',
-  'completed',
-  'failed',
-  'cancelled',
-  'timedOut',
-  'shed',
-  'refused',
-  'overrun',
-  'saturated',
-  'idle',
-  'paused',
-  'resumed',
-  'resized',
-  'closed',
-] as const satisfies (keyof AdmissionQueueEvents)[];
-
 const never = (): Promise<never> => new Promise(() => undefined);
-
-/** Every event but `position`, in order, as [name, payload]. */
-function record(queue: AdmissionQueue): [string, unknown][] {
-  const log: [string, unknown][] = [];
-  for (const name of EVENTS) queue.on(name, (payload) => log.push([name, payload]));
-  return log;
-}
 
 function names(log: readonly [string, unknown][]): string {
   return log.map(([name]) => name).join(' ');
@@ -468,7 +443,7 @@ describe('AdmissionQueue', () => {
       const queue = new AdmissionQueue({ concurrency: 1, maxWaiting: 1, overflow: 'shed' });
       queue.pause();
       queue.enqueue(never, { priority: 5 });
-      const log = record(queue);
+      const log = record(queue, QUEUE_EVENTS);
       let idle = false;
       void queue.idle().then(() => {
         idle = true;
@@ -504,7 +479,7 @@ describe('AdmissionQueue', () => {
     it('answer the caller, then give up on the task: `overrun`', async () => {
       const clock = new ManualClock();
       const queue = new AdmissionQueue({ concurrency: 1, runTimeoutMs: 50, graceMs: 20, clock });
-      const log = record(queue);
+      const log = record(queue, QUEUE_EVENTS);
       const ticket = queue.enqueue(never, { id: 'slow' });
       const answer = ticket.result.catch((error: unknown) => error);
       await clock.advance(50);
@@ -647,7 +622,7 @@ describe('AdmissionQueue', () => {
         void codeAfter(queue.run(task, { ...options, runTimeoutMs: 1 + (n % 5) }));
         if (n % 7 === 0) clock.setTimeout(() => abort('gone'), n % 5);
       };
-      for (const name of EVENTS) {
+      for (const name of QUEUE_EVENTS) {
         queue.on(name, ({ active }) => {
           look(name, active);
           if (calls < 800 && name !== 'refused' && name !== 'shed') call();
@@ -663,7 +638,7 @@ describe('AdmissionQueue', () => {
     it('`idle` and `saturated` are edges', async () => {
       const clock = new ManualClock();
       const queue = new AdmissionQueue({ concurrency: 1, clock });
-      const log = record(queue);
+      const log = record(queue, QUEUE_EVENTS);
       queue.resize(2);
       queue.resize(1);
       queue.pause();

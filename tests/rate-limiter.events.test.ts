@@ -1,13 +1,9 @@
-import {
-  type Lease,
-  RateLimiter,
-  type RateLimiterEvents,
-  type RateLimiterOptions,
-} from 'sluice/rate-limiter';
+import { type Lease, RateLimiter, type RateLimiterOptions } from 'sluice/rate-limiter';
 import { ManualClock, settle } from 'sluice/testing';
 import { describe, expect, it } from 'vitest';
 
 import { optionNames } from '../src/internal/options.ts';
+import { LIMITER_EVENTS, record } from './support/events.ts';
 
 /** A limiter of one limit on a clock that stands at 0. */
 function setUp(options: Omit<RateLimiterOptions & { limits?: undefined }, 'clock'>): {
@@ -18,28 +14,6 @@ function setUp(options: Omit<RateLimiterOptions & { limits?: undefined }, 'clock
   return { clock, limiter: new RateLimiter({ ...options, clock }) };
 }
 
-const NAMES: (keyof RateLimiterEvents)[] = [
-  'queued',
-  'granted',
-  'limited',
-  'refused',
-  'cancelled',
-  'timedOut',
-  'settled',
-  'paused',
-  'resumed',
-  'configured',
-  'idle',
-  'closed',
-];
-
-/** Everything that a limiter says, in order. */
-function record(limiter: RateLimiter): [string, object][] {
-  const events: [string, object][] = [];
-  for (const name of NAMES) limiter.on(name, (payload) => events.push([name, payload]));
-  return events;
-}
-
 const never = (): Promise<never> => new Promise(() => {});
 const ignore = (promise: Promise<unknown>): void => void promise.catch(() => undefined);
 
@@ -47,7 +21,7 @@ describe('RateLimiter', () => {
   describe('events', () => {
     it('are told before the call that brings them about returns', async () => {
       const { clock, limiter } = setUp({ limit: 4, intervalMs: 400, maxWaiting: 1 });
-      const events = record(limiter);
+      const events = record(limiter, LIMITER_EVENTS);
       const told = (call: () => unknown): string[] => {
         call();
         return events.splice(0).map(([name]) => name);
@@ -76,7 +50,7 @@ describe('RateLimiter', () => {
     it('tell who ran out of time, and who had given up before it came', async () => {
       const { clock, limiter } = setUp({ limit: 1, intervalMs: 100 });
       limiter.tryAcquire();
-      const events = record(limiter);
+      const events = record(limiter, LIMITER_EVENTS);
       ignore(limiter.acquire({ priority: 2, waitTimeoutMs: 150 }));
       ignore(limiter.acquire({ priority: 1 }));
       ignore(limiter.acquire({ signal: AbortSignal.abort() }));
@@ -92,7 +66,7 @@ describe('RateLimiter', () => {
       const { clock, limiter } = setUp({ limit: 1, intervalMs: 100 });
       await clock.advance(1000);
       limiter.tryAcquire();
-      const events = record(limiter);
+      const events = record(limiter, LIMITER_EVENTS);
       const quitter = new AbortController();
       await clock.advance(10);
       const late = limiter.acquire({ waitTimeoutMs: 120 }).catch((error: unknown) => error);
@@ -117,7 +91,7 @@ describe('RateLimiter', () => {
 
     it('tell of a wait that would be too long, and of the last task that ends', async () => {
       const { limiter } = setUp({ limit: 1, intervalMs: 100 });
-      const events = record(limiter);
+      const events = record(limiter, LIMITER_EVENTS);
       await limiter.run(async () => 1);
       expect(events.map(([name]) => name)).toEqual(['granted', 'idle']);
       ignore(limiter.acquire({ waitTimeoutMs: 10 }));
@@ -127,7 +101,7 @@ describe('RateLimiter', () => {
 
     it('tell the new limits', () => {
       const { limiter } = setUp({ limit: 2 });
-      const events = record(limiter);
+      const events = record(limiter, LIMITER_EVENTS);
       limiter.configure({ limit: 3 });
       const limits = [
         { name: undefined, limit: 3, intervalMs: 1000, burst: 3, available: 2, debt: 0 },
@@ -138,7 +112,7 @@ describe('RateLimiter', () => {
     it('tell nothing of a pause that is none, nor twice of the same', async () => {
       const { clock, limiter } = setUp({ limit: 1 });
       await clock.advance(1000);
-      const events = record(limiter);
+      const events = record(limiter, LIMITER_EVENTS);
       limiter.pause(0);
       expect(events).toEqual([]);
       limiter.pause(100);
@@ -276,7 +250,7 @@ describe('RateLimiter', () => {
       const { limiter } = setUp({ limit: 1 });
       limiter.tryAcquire();
       ignore(limiter.acquire({ waitTimeoutMs: 2000 }));
-      const events = record(limiter);
+      const events = record(limiter, LIMITER_EVENTS);
       const idle = limiter.idle();
       limiter.pause(5000);
       expect(events.map(([name]) => name)).toEqual(['paused', 'limited', 'idle']);

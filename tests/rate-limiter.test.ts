@@ -1,13 +1,9 @@
-import {
-  type Lease,
-  RateLimiter,
-  type RateLimiterEvents,
-  type RateLimiterOptions,
-} from 'sluice/rate-limiter';
+import { type Lease, RateLimiter, type RateLimiterOptions } from 'sluice/rate-limiter';
 import { ManualClock, settle } from 'sluice/testing';
 import { describe, expect, it, vi } from 'vitest';
 
 import { HandClock } from './support/hand-clock.ts';
+import { LIMITER_EVENTS, record } from './support/events.ts';
 
 /** A limiter of one limit on a clock that stands at 0. */
 function setUp(options: Omit<RateLimiterOptions & { limits?: undefined }, 'clock'>): {
@@ -33,27 +29,6 @@ function follow(clock: ManualClock, call: Promise<unknown>): { outcome: Outcome;
     },
   );
   return followed;
-}
-
-/** Everything that a limiter says, in order. */
-function record<Name extends string>(limiter: RateLimiter<Name>): [string, object][] {
-  const events: [string, object][] = [];
-  const names: (keyof RateLimiterEvents)[] = [
-    'queued',
-    'granted',
-    'limited',
-    'refused',
-    'cancelled',
-    'timedOut',
-    'settled',
-    'paused',
-    'resumed',
-    'configured',
-    'idle',
-    'closed',
-  ];
-  for (const name of names) limiter.on(name, (payload) => events.push([name, payload]));
-  return events;
 }
 
 function take(limiter: RateLimiter, times: number): number {
@@ -811,7 +786,7 @@ describe('RateLimiter', () => {
     it('tells of it', () => {
       const { limiter } = setUp({ limit: 10 });
       const lease = limiter.tryAcquire(8)!;
-      const events = record(limiter);
+      const events = record(limiter, LIMITER_EVENTS);
       lease.settle(3);
       expect(events).toEqual([['settled', { id: 1, cost: 8, actual: 3, active: 0, waiting: 0 }]]);
     });
@@ -929,7 +904,7 @@ describe('RateLimiter', () => {
 
     it('arms no timer where nobody waits, and tells of its end with the next call', async () => {
       const { clock, limiter } = setUp({ limit: 1 });
-      const events = record(limiter);
+      const events = record(limiter, LIMITER_EVENTS);
       limiter.pause(1000);
       expect(clock.timers).toBe(0);
       await clock.advance(2000);
@@ -942,7 +917,7 @@ describe('RateLimiter', () => {
       const { clock, limiter } = setUp({ limit: 1 });
       limiter.pause(1000);
       void limiter.acquire();
-      const events = record(limiter);
+      const events = record(limiter, LIMITER_EVENTS);
       await clock.advance(1000);
       expect(events.map(([name]) => name)).toEqual(['resumed', 'granted', 'idle']);
     });
@@ -1109,7 +1084,7 @@ describe('RateLimiter', () => {
       limiter.tryAcquire(6);
       const heavy = follow(clock, limiter.acquire({ cost: 8 }));
       const light = follow(clock, limiter.acquire({ cost: 2 }));
-      const events = record(limiter);
+      const events = record(limiter, LIMITER_EVENTS);
       limiter.configure({ limit: 5 });
       await settle();
       expect(heavy.outcome).toEqual({ code: 'ERR_EXCEEDS_CAPACITY', at: 0 });
@@ -1224,7 +1199,7 @@ describe('RateLimiter', () => {
   describe('events', () => {
     it('tell the story of each caller under one id', async () => {
       const { clock, limiter } = setUp({ limit: 1, intervalMs: 100, maxWaiting: 2 });
-      const events = record(limiter);
+      const events = record(limiter, LIMITER_EVENTS);
       const quitter = new AbortController();
       limiter.tryAcquire();
       const granted = limiter.acquire();

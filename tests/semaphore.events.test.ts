@@ -1,35 +1,9 @@
-import {
-  type Permit,
-  Semaphore,
-  type SemaphoreContext,
-  type SemaphoreEvents,
-} from 'sluice/semaphore';
+import { type Permit, Semaphore, type SemaphoreContext } from 'sluice/semaphore';
 import { ManualClock } from 'sluice/testing';
 import { describe, expect, it, vi } from 'vitest';
 
 import { optionNames } from '../src/internal/options.ts';
-
-const NAMES = [
-  'queued',
-  'acquired',
-  'released',
-  'cancelled',
-  'timedOut',
-  'refused',
-  'overheld',
-  'overrun',
-  'resized',
-  'saturated',
-  'idle',
-  'closed',
-] as const satisfies (keyof SemaphoreEvents)[];
-
-/** Everything that a semaphore says, in order. */
-function record(semaphore: Semaphore): [string, object][] {
-  const events: [string, object][] = [];
-  for (const name of NAMES) semaphore.on(name, (payload) => events.push([name, payload]));
-  return events;
-}
+import { SEMAPHORE_EVENTS, record } from './support/events.ts';
 
 const never = (): Promise<never> => new Promise(() => {});
 const ignore = (promise: Promise<unknown>): void => void promise.catch(() => undefined);
@@ -38,7 +12,7 @@ describe('Semaphore', () => {
   describe('events', () => {
     it('are told before the call that brings them about returns', () => {
       const semaphore = new Semaphore({ capacity: 2, maxWaiting: 3, clock: new ManualClock() });
-      const events = record(semaphore);
+      const events = record(semaphore, SEMAPHORE_EVENTS);
       const told = (call: () => unknown): string => {
         call();
         return events
@@ -72,7 +46,7 @@ describe('Semaphore', () => {
     const semaphore = new Semaphore({ capacity: 1, clock });
     const first = semaphore.tryAcquire()!;
     await clock.advance(2);
-    const events = record(semaphore);
+    const events = record(semaphore, SEMAPHORE_EVENTS);
     const quitter = new AbortController();
     const late = semaphore.run(never, { waitTimeoutMs: 4 }).catch((error: unknown) => error);
     ignore(semaphore.acquire({ signal: quitter.signal }));
@@ -96,7 +70,7 @@ describe('Semaphore', () => {
   it('counts no overrun of a task that has given its permit back by hand', async () => {
     const clock = new ManualClock();
     const semaphore = new Semaphore({ capacity: 1, clock });
-    const events = record(semaphore);
+    const events = record(semaphore, SEMAPHORE_EVENTS);
     const task = ({ permit }: SemaphoreContext): Promise<never> => {
       permit.release();
       return never();
@@ -120,7 +94,7 @@ describe('Semaphore', () => {
       },
     });
     const left = vi.spyOn(signal, 'removeEventListener');
-    const events = record(semaphore);
+    const events = record(semaphore, SEMAPHORE_EVENTS);
     const call = semaphore.acquire({ signal });
     expect(left).toHaveBeenCalledOnce();
     await expect(call).rejects.toBe(reason);

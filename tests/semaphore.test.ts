@@ -9,17 +9,13 @@ import {
   RunTimeoutError,
   WaitTimeoutError,
 } from 'sluice';
-import {
-  type AcquireOptions,
-  type Permit,
-  Semaphore,
-  type SemaphoreEvents,
-} from 'sluice/semaphore';
+import { type AcquireOptions, type Permit, Semaphore } from 'sluice/semaphore';
 import { ManualClock, settle } from 'sluice/testing';
 import { describe, expect, it, vi } from 'vitest';
 
 import { codeOf, microtasks } from './support/promises.ts';
 import { catchUncaught } from './support/uncaught.ts';
+import { SEMAPHORE_EVENTS, record } from './support/events.ts';
 
 const NO_POSITIVE_INTEGERS = [0, -1, 1.5, Number.NaN, Infinity, 2 ** 53, '2', 2n, true, null, {}];
 const NO_SPANS = [-1, Number.NaN, -Infinity, '5', 5n, null, true, new Date(0), {}];
@@ -29,28 +25,6 @@ const NO_SIGNALS = [null, 0, '', false, 'signal', {}, { aborted: false }, new Ev
 function seen(semaphore: Semaphore): unknown {
   const { capacity, available, active, waiting } = semaphore;
   return { capacity, available, active, waiting, stats: semaphore.stats() };
-}
-
-/** Every event, in order, as [name, payload]. */
-function record(semaphore: Semaphore): [string, unknown][] {
-  const log: [string, unknown][] = [];
-  for (const name of [
-    'queued',
-    'acquired',
-    'released',
-    'cancelled',
-    'timedOut',
-    'refused',
-    'overheld',
-    'overrun',
-    'resized',
-    'saturated',
-    'idle',
-    'closed',
-  ] as const satisfies (keyof SemaphoreEvents)[]) {
-    semaphore.on(name, (payload) => log.push([name, payload]));
-  }
-  return log;
 }
 
 function names(log: readonly [string, unknown][]): string {
@@ -1039,7 +1013,7 @@ describe('Semaphore', () => {
     it('that its owner has forgotten stays taken, which `overheld` tells (H205)', async () => {
       const clock = new ManualClock();
       const semaphore = new Semaphore({ capacity: 1, maxHoldMs: 1000, clock });
-      const log = record(semaphore);
+      const log = record(semaphore, SEMAPHORE_EVENTS);
       const first = semaphore.tryAcquire()!;
       void semaphore.acquire();
       await clock.advance(500);
@@ -1066,7 +1040,7 @@ describe('Semaphore', () => {
     it('tells once of each permit that is held for longer', async () => {
       const clock = new ManualClock();
       const semaphore = new Semaphore({ capacity: 3, maxHoldMs: 100, clock });
-      const log = record(semaphore);
+      const log = record(semaphore, SEMAPHORE_EVENTS);
       const held = semaphore.tryAcquire(2)!;
       await clock.advance(60);
       const short = await semaphore.acquire();
@@ -1148,7 +1122,7 @@ describe('Semaphore', () => {
 
     it('to the same capacity does nothing (H188)', () => {
       const semaphore = new Semaphore(2);
-      const log = record(semaphore);
+      const log = record(semaphore, SEMAPHORE_EVENTS);
       semaphore.resize(2);
       expect(log).toEqual([]);
     });
@@ -1198,7 +1172,7 @@ describe('Semaphore', () => {
 
     it('again does nothing, but may reject who was to be served', async () => {
       const semaphore = new Semaphore(1);
-      const log = record(semaphore);
+      const log = record(semaphore, SEMAPHORE_EVENTS);
       semaphore.tryAcquire();
       const wait = codeAfter(semaphore.acquire());
       semaphore.close();
@@ -1337,7 +1311,7 @@ describe('Semaphore', () => {
     it('tell of everything in the order in which it happened, with the state at that moment', async () => {
       const clock = new ManualClock();
       const semaphore = new Semaphore({ capacity: 2, maxWaiting: 2, clock });
-      const log = record(semaphore);
+      const log = record(semaphore, SEMAPHORE_EVENTS);
       const first = semaphore.tryAcquire()!;
       const second = semaphore.acquire({ weight: 2, waitTimeoutMs: 50 });
       const third = semaphore.acquire();
@@ -1368,7 +1342,7 @@ describe('Semaphore', () => {
 
     it('tell of a resize before what it leads to', async () => {
       const semaphore = new Semaphore({ capacity: 3, clock: new ManualClock() });
-      const log = record(semaphore);
+      const log = record(semaphore, SEMAPHORE_EVENTS);
       semaphore.tryAcquire(2);
       const heavy = codeAfter(semaphore.acquire({ weight: 3 }));
       semaphore.resize(2);
@@ -1381,7 +1355,7 @@ describe('Semaphore', () => {
 
     it('tell of a signal that was aborted already as a refusal without a code', async () => {
       const semaphore = new Semaphore(1);
-      const log = record(semaphore);
+      const log = record(semaphore, SEMAPHORE_EVENTS);
       await codeAfter(semaphore.acquire({ signal: AbortSignal.abort('why') }));
       expect(log).toEqual([
         ['refused', { weight: 1, code: undefined, active: 0, available: 1, waiting: 0 }],
@@ -1390,7 +1364,7 @@ describe('Semaphore', () => {
 
     it('`saturated` and `idle` are edges: nothing is told of a permit that goes from hand to hand', async () => {
       const semaphore = new Semaphore(1);
-      const log = record(semaphore);
+      const log = record(semaphore, SEMAPHORE_EVENTS);
       semaphore.resize(2);
       semaphore.resize(1);
       expect(names(log.splice(0))).toBe('resized resized');
