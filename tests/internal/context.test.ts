@@ -19,12 +19,6 @@ describe('captureContext()', () => {
 });
 
 describe('ContextValue', () => {
-  it('is undefined where nobody has put a value into any context', async () => {
-    vi.resetModules();
-    const context = await import('../../src/internal/context.ts');
-    expect(new context.ContextValue<string>().get()).toBeUndefined();
-  });
-
   it('keeps nothing of the one before, be that under what others have put there', async () => {
     setFlagsFromString('--expose-gc');
     const gc = runInNewContext('gc') as () => void;
@@ -85,4 +79,10 @@ describe('ContextValue', () => {
       await enter(0);
     },
   );
+
+  it('is undefined where nobody has put a value into any context', async () => {
+    vi.resetModules();
+    const context = await import('../../src/internal/context.ts');
+    expect(new context.ContextValue<string>().get()).toBeUndefined();
+  });
 });

@@ -33,23 +33,6 @@ describe('ticksAt()', () => {
   });
 });
 
-describe('quotaOf()', () => {
-  it('gives the first of a process what it gives every one, and shares what is the same', async () => {
-    vi.resetModules();
-    const { quotaOf: first } = await import('../../src/internal/token-bucket.ts');
-    const quota = first(3, 9, 5);
-    expect(quota).toEqual({
-      name: undefined,
-      limit: 3,
-      intervalMs: 9,
-      burst: 5,
-      gain: 1,
-      per: 3072,
-    });
-    expect(first(3, 9, 5)).toBe(quota);
-  });
-});
-
 describe('MAX_INTERVAL_MS', () => {
   it('is the longest of which the ticks are safe integers', () => {
     expect(Number.isSafeInteger(MAX_INTERVAL_MS * TICKS_PER_MS)).toBe(true);
@@ -233,5 +216,22 @@ describe('reshape()', () => {
     expect(bucket).toMatchObject({ tokens: 2, fraction: 0 });
     reshape(bucket, quotaOf(1, 1000, 1));
     expect(bucket).toMatchObject({ tokens: 1, fraction: 0 });
+  });
+});
+
+describe('quotaOf(), the first of a process', () => {
+  it('gives what it gives later, and shares what is the same', async () => {
+    vi.resetModules();
+    const { quotaOf: first } = await import('../../src/internal/token-bucket.ts');
+    const quota = first(3, 9, 5);
+    expect(quota).toEqual({
+      name: undefined,
+      limit: 3,
+      intervalMs: 9,
+      burst: 5,
+      gain: 1,
+      per: 3072,
+    });
+    expect(first(3, 9, 5)).toBe(quota);
   });
 });
