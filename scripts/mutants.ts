@@ -76,9 +76,9 @@ async function vitest(
   const alone = env['__STRYKER_ACTIVE_MUTANT__'];
   // What a mutant has left behind may make a later test fail, which says nothing of the others.
   const bail = alone === undefined ? '0' : '1';
-  const words = [bin, 'run', '-c', 'vitest.mutation.config.ts', '--bail', bail];
+  const options = ['-c', 'vitest.mutation.config.ts', '--bail', bail, '--passWithNoTests'];
   // The same Node as this one: an older one fails tests for reasons of its own.
-  const child = spawn(process.execPath, words, {
+  const child = spawn(process.execPath, [bin, 'run', ...options], {
     cwd: dir,
     detached: true,
     stdio: 'ignore',
