@@ -414,6 +414,8 @@ export class SessionManager
       holding.delete(id);
     };
     const refused = (): void => this.#here()?.log.refused();
+    // Said of who comes, and of who waits and is turned away.
+    const limited = (event: GateEvent): void => (waiting.has(event.id) ? over(event) : refused());
     const listeners: readonly [name: string, listener: (event: GateEvent) => void][] = [
       ['queued', queued],
       ['started', (event) => granted(event, true)],
@@ -426,6 +428,7 @@ export class SessionManager
       ['shed', over],
       ['released', over],
       ['refused', refused],
+      ['limited', limited],
     ];
     for (const [name, listener] of listeners) gate.on(name, listener);
     return () => {
@@ -448,7 +451,13 @@ export class SessionManager
     msOrInfinity('drainMs', drainMs);
     msOrInfinity('forceMs', forceMs);
     this.#closed = true;
-    return (this.#shutdown ??= this.#shutDown(drainMs, forceMs));
+    if (this.#shutdown === undefined) {
+      const { promise, resolve } = Promise.withResolvers<ShutdownReport>();
+      // Before it begins: a session that is aborted may ask for it, too.
+      this.#shutdown = promise;
+      resolve(this.#shutDown(drainMs, forceMs));
+    }
+    return this.#shutdown;
   }
 
   /** The same as `shutdown`, for `await using`. */

@@ -92,6 +92,19 @@ describe('SessionManager', () => {
     expect(sessions.stats().cleanupFailed).toBe(4);
   });
 
+  it('tells of a clean-up that failed before the next one is through', async () => {
+    const clock = new ManualClock();
+    const sessions = new SessionManager({ clock });
+    const events: unknown[] = [];
+    sessions.on('cleanupFailed', ({ error }) => events.push(error));
+    const session = sessions.open();
+    session.defer(never);
+    session.defer(() => Promise.reject('no'));
+    void session.end();
+    await settle();
+    expect(events).toEqual(['no']);
+  });
+
   it('says who is closed', async () => {
     const sessions = new SessionManager();
     await sessions.shutdown();

@@ -181,6 +181,47 @@ describe('SessionManager', () => {
       await running;
     });
 
+    it('knows of no call where a rate limiter refused the session', async () => {
+      const { clock, sessions } = setUp();
+      const limiter = new RateLimiter({ limit: 1, clock });
+      sessions.observe(limiter);
+      limiter.tryAcquire();
+      const record = await recordOf(
+        sessions.execute(() => limiter.run(() => {}, { waitTimeoutMs: 0 }).catch(() => {})),
+      );
+      expect(record.phases).toEqual({ received: 0, released: 0, completed: 0 });
+    });
+
+    it('knows that a session that a pause turned away waits no more', async () => {
+      const { clock, sessions, semaphore } = setUp();
+      const limiter = new RateLimiter({ limit: 1, clock });
+      sessions.observe(limiter);
+      sessions.observe(semaphore);
+      limiter.tryAcquire();
+      const record = recordOf(
+        sessions.execute(async () => {
+          await limiter.acquire().catch(() => {});
+          await semaphore.run(lasting(clock, 10));
+          await lasting(clock, 10)();
+        }),
+      );
+      await clock.advance(5);
+      // Whoever asks for the pause is not the one who is turned away by it.
+      const other = recordOf(sessions.execute(() => limiter.pause(600_000)));
+      await clock.advance(20);
+      expect((await record).phases).toEqual({
+        received: 0,
+        queued: 0,
+        dequeued: 5,
+        allocated: 5,
+        callStart: 5,
+        callEnd: 15,
+        released: 15,
+        completed: 25,
+      });
+      expect((await other).phases).toMatchObject({ callStart: 0 });
+    });
+
     it('tells the release from the end of the session', async () => {
       const { clock, sessions, semaphore } = setUp();
       sessions.observe(semaphore);

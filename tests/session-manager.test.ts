@@ -998,6 +998,20 @@ describe('SessionManager', () => {
       expect(one).toBe(two);
     });
 
+    it('is one shutdown, also where the abort of a session asks for another (H139)', async () => {
+      const { sessions } = manager();
+      let inner: Promise<unknown> | undefined;
+      const session = sessions.open();
+      session.signal.addEventListener('abort', () => {
+        inner = sessions.shutdown();
+      });
+      let closed = 0;
+      sessions.on('closed', () => closed++);
+      const report = await sessions.shutdown({ drainMs: 0 });
+      expect(await inner).toBe(report);
+      expect([report.aborted, closed]).toEqual([1, 1]);
+    });
+
     it('refuses what a session begins while it is being aborted', async () => {
       const { sessions } = manager();
       let inner: { state: string; value?: unknown } | undefined;

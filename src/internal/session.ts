@@ -295,7 +295,10 @@ export abstract class LiveSession extends Execution implements Session, Due {
       const outcome = (async (): Promise<unknown> => this.enter(cleanup))();
       outcome.then(
         () => finish(undefined),
-        (error: unknown) => finish({ error, timedOut: false }),
+        (error: unknown) => {
+          finish({ error, timedOut: false });
+          this.host.deliver();
+        },
       );
     });
   }
