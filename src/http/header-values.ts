@@ -65,8 +65,8 @@ export function httpDateOf(text: string | undefined): number | undefined {
     const found = form.exec(text)?.groups;
     if (found === undefined) continue;
     const { day, month, time } = found as Record<'day' | 'month' | 'time', string>;
+    // Where there is no such month, its number is not whole, and the time none.
     const index = MONTHS.indexOf(month);
-    if (index % 3 !== 0) return undefined;
     return isoTimeOf(`${yearOf(found['year']!)}-${two(index / 3 + 1)}-${two(day)}T${time}Z`);
   }
   return undefined;

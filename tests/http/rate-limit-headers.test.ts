@@ -32,7 +32,7 @@ describe('parseRateLimitHeaders()', () => {
         'anthropic-ratelimit-requests-reset': '2026-08-21T12:40:59Z',
         'anthropic-ratelimit-input-tokens-limit': '40000',
         'anthropic-ratelimit-input-tokens-remaining': '39000',
-        'anthropic-ratelimit-input-tokens-reset': '2026-08-21T14:41:02+02:00',
+        'anthropic-ratelimit-input-tokens-reset': '2026-08-21t14:41:02+02:00',
         'anthropic-ratelimit-output-tokens-limit': '8000',
         'anthropic-ratelimit-output-tokens-remaining': '0',
         'anthropic-ratelimit-output-tokens-reset': '2026-08-21T12:42:00.500Z',
@@ -161,6 +161,8 @@ describe('parseRateLimitHeaders()', () => {
     [`${'9'.repeat(400)}h`, undefined],
     ['2026-13-01T00:00:00Z', undefined],
     ['2026-08-21', undefined],
+    ['+002999-08-21T12:41:00Z', undefined],
+    ['2999-08-21T12:41:00Z or so', undefined],
     ['tomorrow', undefined],
   ])('takes a reset of %o for %o ms', (reset, ms) => {
     expect(

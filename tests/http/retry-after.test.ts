@@ -35,6 +35,11 @@ describe('parseRetryAfter()', () => {
     expect(parseRetryAfter({ 'retry-after': value })).toBe(60_000);
   });
 
+  it('takes a day of one digit, after two spaces, for a date', () => {
+    const date = 'Tue, 01 Sep 2026 12:40:00 GMT';
+    expect(parseRetryAfter({ date, 'retry-after': 'Tue Sep  1 12:41:00 2026' })).toBe(60_000);
+  });
+
   it('reads a date relative to the Date of the answer, whatever the clock here says', () => {
     const headers = {
       date: 'Wed, 01 Jan 2020 00:00:10 GMT',
@@ -93,13 +98,21 @@ describe('parseRetryAfter()', () => {
     expect(parseRetryAfter({ 'retry-after': 7 })).toBe(7000);
     expect(parseRetryAfter({})).toBeUndefined();
     expect(parseRetryAfter({ 'retry-after': undefined })).toBeUndefined();
+    expect(parseRetryAfter({ 'Retry-After': undefined, 'retry-after': '7' })).toBe(7000);
   });
 
-  it('takes a year of two digits for one of this century or the last', () => {
+  it('looks at no value of more than 1 kB', () => {
+    expect(parseRetryAfter({ 'retry-after': '7'.padEnd(1024) })).toBe(7000);
+    expect(parseRetryAfter({ 'retry-after': '7'.padEnd(1025) })).toBeUndefined();
+  });
+
+  it('takes a year of two digits for one that is at most 50 years ahead', () => {
     const date = 'Fri, 21 Aug 2026 12:40:00 GMT';
     const of = (year: string): number | undefined =>
       parseRetryAfter({ date, 'retry-after': `Friday, 21-Aug-${year} 12:40:00 GMT` });
     expect(of('70')).toBe(Date.UTC(2070, 7, 21, 12, 40) - NOW);
+    expect(of('76')).toBe(Date.UTC(2076, 7, 21, 12, 40) - NOW);
+    expect(of('77')).toBeUndefined();
     expect(of('94')).toBeUndefined();
   });
 });
