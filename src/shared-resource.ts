@@ -506,7 +506,12 @@ export class SharedResource<T>
    * the last user has left and what was loaded is disposed of. Every call gets the same promise.
    */
   close(): Promise<void> {
-    this.#closing ??= this.#close();
+    if (this.#closing === undefined) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      // Before it begins: what it calls may ask for it, too.
+      this.#closing = promise;
+      resolve(this.#close());
+    }
     return this.#closing;
   }
 
@@ -658,20 +663,23 @@ export class SharedResource<T>
   }
 
   #expired(due: readonly Subject<T>[], now: number): void {
+    const runs: Run<Handle<T>>[] = [];
     for (const subject of due) {
-      if (!(subject instanceof Waiter)) continue;
-      this.#leave(subject);
-      this.#timedOut++;
-      subject.reject(new WaitTimeoutError(now - subject.since));
-      if (heard(this, 'timedOut')) post(this, 'timedOut', this.#aboutWait(subject));
+      if (subject instanceof Run) runs.push(subject);
+      else if (subject instanceof Waiter) this.#timeOut(subject, now);
+      else if (isDue(subject, now)) this.#loader.expire(subject);
     }
-    for (const subject of due) {
-      // What was called for another of them may have ended this one, or given it a new deadline.
-      if (subject instanceof Waiter || (subject.deadline?.at ?? Infinity) > now) continue;
-      if (subject instanceof Run) this.#runs.expire(subject, now);
-      else this.#loader.expire(subject);
-    }
+    for (const run of runs) if (isDue(run, now)) this.#runs.expire(run, now);
     deliver(this);
+  }
+
+  /** Its time is over, unless the end of a load, which came before that, has answered it. */
+  #timeOut(waiter: Waiter<T>, now: number): void {
+    if (!this.#line.has(waiter)) return;
+    this.#leave(waiter);
+    this.#timedOut++;
+    waiter.reject(new WaitTimeoutError(now - waiter.since));
+    if (heard(this, 'timedOut')) post(this, 'timedOut', this.#aboutWait(waiter));
   }
 
   #outran(handle: Handle<T>, ranMs: number): void {
@@ -721,6 +729,11 @@ export class SharedResource<T>
   #aboutWait({ id, since }: Waiter<T>): ResourceWaitedEvent {
     return { id, waitedMs: this.#time.now() - since, ...this.#gauges() };
   }
+}
+
+/** What was called for another one may have ended this one, or given it a new deadline. */
+function isDue({ deadline }: { readonly deadline: Deadline | undefined }, now: number): boolean {
+  return (deadline?.at ?? Infinity) <= now;
 }
 
 function optional<F extends (...args: never[]) => unknown>(

@@ -421,6 +421,20 @@ describe('SharedResource', () => {
   });
 
   describe('a load that is out of time', () => {
+    it.each([
+      [4.5, 5, 'ERR_LOAD_TIMEOUT'],
+      [5, 4.5, 'ERR_WAIT_TIMEOUT'],
+    ])(
+      'that ends after %d ms comes in order with waits that end after %d, though one timer tells of both (H081)',
+      async (loadTimeoutMs, accessTimeoutMs, code) => {
+        const { clock, resource } = setUp({ loadTimeoutMs, accessTimeoutMs });
+        const waiting = outcome(resource.acquire());
+        await clock.advance(5);
+        expect(waiting.value).toMatchObject({ code });
+        expect(resource.waiting).toBe(0);
+      },
+    );
+
     it('rejects everybody with an ERR_LOAD_TIMEOUT of their own and aborts its signal (H274)', async () => {
       const { clock, resource, loads } = setUp({ loadTimeoutMs: 100, accessTimeoutMs: 1000 });
       const uses = [outcome(resource.run(never)), outcome(resource.run(never))];
@@ -825,6 +839,31 @@ describe('SharedResource', () => {
       await resource.close();
       expect(resource.stats().closed).toBe(true);
     });
+
+    it.each(['dispose', 'the abort of the load'])(
+      'is one close, also where %s asks for another (H139)',
+      async (what) => {
+        const inner: Promise<void>[] = [];
+        const close = (): void => void inner.push(resource.close());
+        const { resource, loads } =
+          what === 'dispose' ? await setUpLoaded({ dispose: close }) : setUp();
+        if (what !== 'dispose') {
+          void outcome(resource.preload());
+          loads[0]!.signal.addEventListener('abort', () => {
+            close();
+            loads[0]!.reject(new Error('stopped'));
+          });
+        }
+        let closed = 0;
+        resource.on('closed', () => closed++);
+        const outer = resource.close();
+        await outer;
+        await settle();
+        expect(inner).toHaveLength(1);
+        expect(inner[0]).toBe(outer);
+        expect(closed).toBe(1);
+      },
+    );
 
     it('refuses what a user begins when the abort of the load reaches it', async () => {
       const { resource, loads } = setUp();
