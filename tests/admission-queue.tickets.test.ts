@@ -405,6 +405,31 @@ describe('AdmissionQueue', () => {
     expect(events).toEqual(['a']);
   });
 
+  it('asks a running task to stop by its signal, and keeps its place until it has', async () => {
+    const { clock, queue } = setUp();
+    const quitter = new AbortController();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    let asked: unknown;
+    const call = failure(
+      queue.run(
+        ({ signal }) => {
+          signal.addEventListener('abort', () => (asked = signal.reason));
+          return promise;
+        },
+        { signal: quitter.signal },
+      ),
+    );
+    const events: object[] = [];
+    queue.on('cancelled', (event) => events.push(event));
+    await clock.advance(3);
+    quitter.abort('gone');
+    expect([await call, asked, queue.active]).toEqual(['gone', 'gone', 1]);
+    expect(events).toMatchObject([{ waitedMs: 0, ranMs: 3, active: 1 }]);
+    resolve();
+    await settle();
+    expect(queue.active).toBe(0);
+  });
+
   it('cancels a ticket in line by its signal, once', async () => {
     const { queue } = setUp();
     void failure(queue.run(never));

@@ -344,6 +344,13 @@ describe('RateLimiter', () => {
     ignore(limiter.acquire());
     const call = limiter.acquire({ waitTimeoutMs: 0 });
     await expect(call).rejects.toMatchObject({ retryAfterMs: 78 + 250 });
+    // There is enough for both when it comes back, which is no reason to wait for it.
+    const { limiter: large } = setUp({ limit: 5 });
+    large.sync({ remaining: 0, resetMs: 60 });
+    ignore(large.acquire());
+    const refused = large.acquire({ waitTimeoutMs: 0 });
+    await expect(refused).rejects.toMatchObject({ code: 'ERR_RATE_LIMITED', retryAfterMs: 60 });
+    expect([limiter.waiting, large.waiting]).toEqual([1, 1]);
   });
 
   it('names the call that was given an option it does not know', async () => {

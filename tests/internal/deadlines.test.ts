@@ -32,6 +32,14 @@ describe('Deadlines', () => {
     expect(deadlines.size).toBe(1);
   });
 
+  it('reports in time who takes the place of one that was far behind', async () => {
+    const { clock, deadlines, batches } = setUp();
+    const made = [1, 10, 2, 11, 12, 3, 4].map((at) => deadlines.add(`${at}`, at));
+    deadlines.remove(made[3]!);
+    await clock.advance(20);
+    expect(batches).toEqual([1, 2, 3, 4, 10, 12].map((at): Batch => ({ due: [`${at}`], now: at })));
+  });
+
   it('reports those of one instant in one batch, in the order in which they were added (H092)', async () => {
     const { clock, deadlines, batches } = setUp();
     const names = Array.from({ length: 20 }, (_, i) => `${i}`);

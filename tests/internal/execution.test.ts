@@ -3,7 +3,7 @@ import vm from 'node:vm';
 
 import { describe, expect, it, vi } from 'vitest';
 
-import { Execution } from '../../src/internal/execution.ts';
+import { Execution, uninterrupted } from '../../src/internal/execution.ts';
 import { settle } from '../../src/testing.ts';
 import { catchUncaught } from '../support/uncaught.ts';
 
@@ -21,6 +21,46 @@ async function outcomesOf(task: () => unknown): Promise<Recorded['outcomes']> {
   await settle();
   return execution.outcomes;
 }
+
+describe('uninterrupted()', () => {
+  /** What is told in which order when `task` is called. */
+  async function story(task: (context: string) => unknown): Promise<unknown[]> {
+    const told: unknown[] = [];
+    const over = (hold: string): void => void told.push(`over ${hold}`);
+    const call = uninterrupted(task, 'context', over, 'hold');
+    told.push('called');
+    await call.then(
+      (value) => told.push('resolved', value),
+      (error: unknown) => told.push('rejected', error),
+    );
+    return told;
+  }
+
+  it('gives back what it holds when the task has settled, then answers', async () => {
+    const failure = new Error('broken');
+    expect(await story((context) => context)).toEqual([
+      'called',
+      'over hold',
+      'resolved',
+      'context',
+    ]);
+    expect(await story(async () => 7)).toEqual(['called', 'over hold', 'resolved', 7]);
+    expect(await story(() => Promise.reject(failure))).toEqual([
+      'called',
+      'over hold',
+      'rejected',
+      failure,
+    ]);
+  });
+
+  it('does so at once where the task throws, and rejects', async () => {
+    const failure = new Error('broken');
+    const throwing = (): never => {
+      throw failure;
+    };
+    expect(await story(throwing)).toEqual(['over hold', 'called', 'rejected', failure]);
+  });
+});
 
 describe('Execution', () => {
   describe('.perform()', () => {
