@@ -23,13 +23,10 @@ import {
 export function parseRetryAfter(headers: HeadersLike): number | undefined {
   const fields = fieldsOf(headers);
   const asked = fields.get('retry-after');
-  const ms = decimalOf(fields.get('retry-after-ms'));
-  const seconds = decimalOf(asked);
-  const date = httpDateOf(asked);
   const waits = [
-    ms,
-    seconds === undefined ? undefined : seconds * 1000,
-    date === undefined ? undefined : date - nowOf(fields),
-  ].filter((wait) => wait !== undefined && wait >= 0);
-  return waits.length === 0 ? undefined : wholeMs(Math.max(...(waits as number[])));
+    decimalOf(fields.get('retry-after-ms')) ?? NaN,
+    (decimalOf(asked) ?? NaN) * 1000,
+    (httpDateOf(asked) ?? NaN) - nowOf(fields),
+  ].filter((wait) => wait >= 0);
+  return waits.length === 0 ? undefined : wholeMs(Math.max(...waits));
 }
