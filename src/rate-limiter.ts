@@ -62,6 +62,7 @@ import {
 
 export type { Summary };
 
+/** One limit: how fast tokens come in, and how many can be saved up. */
 export interface LimitOptions {
   /** How many tokens come in per `intervalMs`, evenly spread: a positive integer. */
   readonly limit: number;
@@ -108,6 +109,7 @@ export type Cost<Name extends string = never> =
   | number
   | { readonly [N in Name]?: number | undefined };
 
+/** What one call takes, how long it waits for that, how urgent it is. */
 export interface RateLimiterAcquireOptions<Name extends string = never> {
   /** Default 1. */
   readonly cost?: Cost<Name> | undefined;
@@ -142,10 +144,12 @@ export interface Lease<Name extends string = never> {
   [Symbol.dispose](): void;
 }
 
+/** What a task is given: its signal, and the lease to settle what it really used. */
 export interface RateLimiterContext<Name extends string = never> extends TaskContext {
   readonly lease: Lease<Name>;
 }
 
+/** One limit, as it is now. */
 export interface LimitStats {
   /** Undefined where there is one limit without a name. */
   readonly name: string | undefined;
@@ -173,6 +177,7 @@ export type PerLimit<Name extends string, Of> = [Name] extends [never]
   ? Of
   : { readonly [N in Name]?: Of | undefined };
 
+/** Gauges now, and counters since construction. */
 export interface RateLimiterStats {
   readonly limits: readonly LimitStats[];
   /** Tasks of `run` that have not settled. */
@@ -204,33 +209,41 @@ export interface RateLimiterEvent extends RateLimiterGauges {
   readonly id: number;
   readonly cost: number | Readonly<Record<string, number>>;
 }
+/** `priority`: the one it waits with. */
 export interface RateLimiterQueuedEvent extends RateLimiterEvent {
   readonly priority: number;
 }
+/** `waitedMs`: from its call to its grant, or to when it left. */
 export interface RateLimiterWaitedEvent extends RateLimiterEvent {
   readonly waitedMs: number;
 }
+/** `retryAfterMs`: when it would be granted, as the caller was told. */
 export interface RateLimiterLimitedEvent extends RateLimiterEvent {
   readonly retryAfterMs: number;
   /** Which of the named limits was short. */
   readonly limit: string | undefined;
 }
+/** Why a call was refused for anything but the rate. */
 export interface RateLimiterRefusedEvent extends RateLimiterEvent {
   /** The `code` of the error, or undefined where the caller's signal was aborted already. */
   readonly code: string | undefined;
 }
+/** What a lease was put right to. */
 export interface RateLimiterSettledEvent extends RateLimiterEvent {
   /** What was really used, of the same form as the `cost`. */
   readonly actual: number | Readonly<Record<string, number>>;
 }
+/** How long grants are held. */
 export interface RateLimiterPausedEvent extends RateLimiterGauges {
   /** From now to the end of the pause. */
   readonly pausedMs: number;
 }
+/** `limits`: as they are from now on. */
 export interface RateLimiterConfiguredEvent extends RateLimiterGauges {
   readonly limits: readonly LimitStats[];
 }
 
+/** Each call: `queued` or not, then `granted` or one of the ways to leave; or refused at once. */
 export interface RateLimiterEvents {
   /** Has to wait. */
   queued: RateLimiterQueuedEvent;
@@ -354,6 +367,12 @@ const ACQUIRE_DEFAULTS: Call = {
   graceMs: Infinity,
 };
 const RUN_DEFAULTS: Call = { ...ACQUIRE_DEFAULTS, runs: true };
+
+/** What there is when those ahead have been served, and the tick at which that is. */
+interface Remains {
+  readonly left: LinkedBucket;
+  readonly tick: number;
+}
 
 interface Settings {
   readonly clock: Clock;
@@ -495,7 +514,7 @@ export class RateLimiter<Name extends string = never>
     const id = ++this.#lastId;
     let lease: GrantedLease | undefined;
     if (this.#isOpen() && fits(this.#first, demand)) lease = this.#grant(id, demand, 0, false);
-    else this.#limit(id, demand, this.#settings.priorities);
+    else this.#limit(id, demand);
     deliver(this);
     return lease as Lease<Name> | undefined;
   }
@@ -564,7 +583,8 @@ export class RateLimiter<Name extends string = never>
   pause(ms: number): void {
     if (ms !== 0) positiveMs('ms', ms);
     const now = this.#catchUp();
-    const until = now + Math.ceil(ms * TICKS_PER_MS);
+    // Infinity is no tick that could be reckoned with.
+    const until = Math.min(now + Math.ceil(ms * TICKS_PER_MS), Number.MAX_VALUE);
     if (until > now && until > this.#pausedUntil) {
       const lobby = this.#enter();
       lobby.pausedUntil = until;
@@ -784,9 +804,9 @@ export class RateLimiter<Name extends string = never>
       deadline === now ||
       (deadline < Infinity && this.#earliest(demand, priority, now).tick > deadline)
     ) {
-      const { tick, limit } = this.#turn(demand, priority, now);
-      this.#limit(id, demand, priority);
-      throw new RateLimitedError(this.#ms(tick), limit);
+      const turn = this.#turn(demand, priority, now);
+      this.#limit(id, demand, turn);
+      throw new RateLimitedError(this.#ms(turn.tick), turn.limit);
     }
     return this.#wait(new Waiter(id, priority, now, call), deadline);
   }
@@ -809,10 +829,11 @@ export class RateLimiter<Name extends string = never>
     return error;
   }
 
-  #limit(id: number, demand: Demand, priority: number): void {
+  /** `turn`: by default that of the least urgent priority. */
+  #limit(id: number, demand: Demand, turn?: Turn): void {
     this.#limited++;
     if (heard(this, 'limited')) {
-      const { tick, limit } = this.#turn(demand, priority, this.#first.at);
+      const { tick, limit } = turn ?? this.#turn(demand, this.#settings.priorities, this.#first.at);
       post(this, 'limited', {
         ...this.#about({ id, demand }),
         retryAfterMs: this.#ms(tick),
@@ -925,15 +946,21 @@ export class RateLimiter<Name extends string = never>
       return this.#earliest(demand, priority, now);
     }
     // Where several things make people wait, it has to be played through.
-    const ahead = copyAll(first);
+    const { left, tick } = this.#after(priority, now);
+    return turnOf(left, demand, tick);
+  }
+
+  /** What is left for a newcomer with this priority, if nobody else comes or goes. */
+  #after(priority: number, now: number): Remains {
+    const left = copyAll(this.#first);
     let tick = Math.max(now, this.#pausedUntil);
     for (const waiter of this.#lobby!.line) {
       if (waiter.priority > priority) break;
-      ({ tick } = turnOf(ahead, waiter.demand, tick));
-      refillAll(ahead, tick);
-      takeAll(ahead, waiter.demand);
+      ({ tick } = turnOf(left, waiter.demand, tick));
+      refillAll(left, tick);
+      takeAll(left, waiter.demand);
     }
-    return turnOf(ahead, demand, tick);
+    return { left, tick };
   }
 
   /** Whether anybody waits who comes before a newcomer with this priority. */
@@ -957,10 +984,13 @@ export class RateLimiter<Name extends string = never>
       lobby.leave(waiter);
       late.push(waiter);
     }
+    // Those of one priority come after the same others: they are played through once.
+    const after: Remains[] = [];
     for (const { id, demand, priority, reject } of late) {
-      const { tick, limit } = this.#earliest(demand, priority, now);
-      this.#limit(id, demand, priority);
-      reject(new RateLimitedError(this.#ms(tick), limit));
+      const { left, tick } = (after[priority] ??= this.#after(priority, now));
+      const turn = turnOf(left, demand, tick);
+      this.#limit(id, demand, turn);
+      reject(new RateLimitedError(this.#ms(turn.tick), turn.limit));
     }
   }
 

@@ -902,6 +902,42 @@ describe('RateLimiter', () => {
       expect(patient).toEqual({ outcome: 'granted', at: days });
     });
 
+    it('tells those when to come back with whom the others in line have been reckoned', async () => {
+      const clock = new ManualClock();
+      const limits = { a: { limit: 1, burst: 10 }, b: { limit: 1, burst: 2 } };
+      const limiter = new RateLimiter({ limits, clock });
+      limiter.tryAcquire({ a: 10 });
+      // While the second waits for a, b is full and gains nothing for the two behind.
+      for (const cost of [{ a: 10 }, { a: 5 }, { b: 2 }, { b: 2 }]) void limiter.acquire({ cost });
+      const late = limiter.acquire({ cost: { b: 1 }, waitTimeoutMs: 20_000 });
+      const urgent = limiter.acquire({ cost: { a: 1 }, waitTimeoutMs: 20_000, priority: 4 });
+      const told: number[] = [];
+      limiter.on('limited', ({ retryAfterMs }) => told.push(retryAfterMs));
+      limiter.pause(30_000);
+      expect(await Promise.allSettled([urgent, late])).toMatchObject([
+        { reason: { retryAfterMs: 30_000, limit: undefined } },
+        { reason: { retryAfterMs: 38_000, limit: 'b' } },
+      ]);
+      expect(told).toEqual([30_000, 38_000]);
+      expect(limiter.retryAfterMs({ b: 1 })).toBe(38_000);
+    });
+
+    it.each([undefined, Infinity])('may last for ever, with a maxPauseMs of %s', async (most) => {
+      const { clock, limiter } = setUp({ limit: 10, maxPauseMs: most });
+      limiter.tryAcquire(3);
+      const waiting = follow(clock, limiter.acquire({ cost: 8 }));
+      limiter.pause(Number.MAX_VALUE);
+      await clock.advance(86_400_000);
+      expect(waiting.outcome).toEqual(
+        most === Infinity ? 'waiting' : { code: 'ERR_RATE_LIMITED', at: 0 },
+      );
+      await expect(limiter.acquire({ waitTimeoutMs: 5 })).rejects.toMatchObject({
+        code: 'ERR_RATE_LIMITED',
+      });
+      expect(limiter.tryAcquire()).toBeUndefined();
+      expect(limiter.retryAfterMs()).toBeGreaterThan(1e305);
+    });
+
     it('arms no timer where nobody waits, and tells of its end with the next call', async () => {
       const { clock, limiter } = setUp({ limit: 1 });
       const events = record(limiter, LIMITER_EVENTS);
