@@ -46,6 +46,7 @@ import { Time } from './internal/time.ts';
 
 export type { PositionEvent, QueueTotals, Summary, Ticket, TicketRecord, TicketStatus };
 
+/** How many may run and wait, and what holds for calls that do not say otherwise. */
 export interface AdmissionQueueOptions {
   /** How many tasks may run at once: a positive integer. */
   readonly concurrency: number;
@@ -77,6 +78,7 @@ export interface AdmissionQueueOptions {
   readonly clock?: Clock | undefined;
 }
 
+/** What one call says of itself: how urgent it is, how long it waits, what ends it. */
 export interface EnqueueOptions {
   /** Unique among the unfinished tickets, or `ERR_DUPLICATE_ID`. Default: generated. */
   readonly id?: string | undefined;
@@ -101,6 +103,7 @@ export interface EnqueueOptions {
   readonly onTicket?: ((ticket: Ticket<never>) => void) | undefined;
 }
 
+/** What a task is given: its signal, and the ticket that it was called for. */
 export interface QueueContext extends TaskContext {
   readonly ticket: Ticket;
 }
@@ -122,17 +125,21 @@ export interface QueueGauges {
   readonly active: number;
   readonly waiting: number;
 }
+/** What the events of a ticket carry, besides the gauges after the change. */
 export interface TicketEvent extends QueueGauges {
   readonly id: string;
   readonly key: string | undefined;
   readonly priority: number;
 }
+/** `waitedMs`: from when the ticket joined to when it started or left. */
 export interface TicketWaitedEvent extends TicketEvent {
   readonly waitedMs: number;
 }
+/** `ranMs`: how long it has held its place. */
 export interface TicketRanEvent extends TicketWaitedEvent {
   readonly ranMs: number;
 }
+/** `error`: what the task threw or rejected with. */
 export interface TicketFailedEvent extends TicketRanEvent {
   readonly error: unknown;
 }
@@ -140,16 +147,19 @@ export interface TicketFailedEvent extends TicketRanEvent {
 export interface TicketEndedEvent extends TicketWaitedEvent {
   readonly ranMs: number | undefined;
 }
+/** A call that did not get in has no ticket. */
 export interface TicketRefusedEvent extends QueueGauges {
   readonly key: string | undefined;
   readonly priority: number;
   /** The `code` of the error, or undefined where the caller's signal was aborted already. */
   readonly code: string | undefined;
 }
+/** `concurrency`: the new one. */
 export interface QueueResizedEvent extends QueueGauges {
   readonly concurrency: number;
 }
 
+/** Each ticket: `queued` or not, then `started`, then one of the ends; or `refused` alone. */
 export interface AdmissionQueueEvents {
   /** Has to wait. */
   queued: TicketEvent;

@@ -16,6 +16,7 @@ export interface KeyedInstance {
   readonly full?: boolean;
 }
 
+/** How many instances there may be, and for how long one may lie idle. */
 export interface KeyedOptions {
   /** How many instances there may be at most: a positive integer. */
   readonly maxKeys: number;

@@ -243,7 +243,10 @@ export interface RateLimiterConfiguredEvent extends RateLimiterGauges {
   readonly limits: readonly LimitStats[];
 }
 
-/** Each call: `queued` or not, then `granted` or one of the ways to leave; or refused at once. */
+/**
+ * Each `acquire` or `run`: `queued` or not, then `granted` or one of the ways to leave; or `limited` or
+ * `refused` alone.
+ */
 export interface RateLimiterEvents {
   /** Has to wait. */
   queued: RateLimiterQueuedEvent;

@@ -23,6 +23,7 @@ import { Run, type RunLimits, Runs } from './internal/runs.ts';
 import { type Summary, Tally } from './internal/tally.ts';
 import { Time } from './internal/time.ts';
 
+/** How many permits there are, and how many callers may wait for them. */
 export interface SemaphoreOptions {
   /** How many permits there are: a positive integer. */
   readonly capacity: number;
@@ -33,6 +34,7 @@ export interface SemaphoreOptions {
   readonly clock?: Clock | undefined;
 }
 
+/** How much one call takes, how long it waits for that, what ends the wait. */
 export interface AcquireOptions {
   /** How many permits to take at once: a positive integer up to the capacity. Default 1. */
   readonly weight?: number | undefined;
@@ -42,6 +44,7 @@ export interface AcquireOptions {
   readonly waitTimeoutMs?: number | undefined;
 }
 
+/** The same for a task, and how long it may run. */
 export interface SemaphoreRunOptions extends AcquireOptions {
   /**
    * The longest run in ms: then the task's signal is aborted and the call rejects with
@@ -65,10 +68,12 @@ export interface Permit {
   [Symbol.dispose](): void;
 }
 
+/** What a task is given: its signal, and the permit that it holds. */
 export interface SemaphoreContext extends TaskContext {
   readonly permit: Permit;
 }
 
+/** Gauges now, and counters since construction. */
 export interface SemaphoreStats {
   readonly capacity: number;
   readonly available: number;
@@ -99,21 +104,29 @@ export interface SemaphoreEvent extends SemaphoreGauges {
   readonly id: number;
   readonly weight: number;
 }
+/** `waitedMs`: from its call to its permit, or to when it left. */
 export interface SemaphoreWaitedEvent extends SemaphoreEvent {
   readonly waitedMs: number;
 }
+/** A call that did not get into the line. */
 export interface SemaphoreRefusedEvent extends SemaphoreGauges {
   readonly weight: number;
   /** The `code` of the error, or undefined where the caller's signal was aborted already. */
   readonly code: string | undefined;
 }
+/** `ranMs`: from the start of the task. */
 export interface SemaphoreRanEvent extends SemaphoreEvent {
   readonly ranMs: number;
 }
+/** `capacity`: the new one. */
 export interface SemaphoreResizedEvent extends SemaphoreGauges {
   readonly capacity: number;
 }
 
+/**
+ * Each `acquire` or `run`: `queued` or not, then `acquired` and `released`, or one of the ways to
+ * leave; or `refused` alone.
+ */
 export interface SemaphoreEvents {
   /** Has to wait. */
   queued: SemaphoreEvent;

@@ -45,6 +45,7 @@ export type {
   SessionStatus,
 } from './internal/session-log.ts';
 
+/** How many sessions there may be, how long each may take, what is kept and told of them. */
 export interface SessionManagerOptions {
   /** How many sessions there may be at once; one more is `ERR_SESSIONS_FULL`. Default Infinity. */
   readonly maxActive?: number | undefined;
@@ -72,6 +73,7 @@ export interface SessionManagerOptions {
   readonly clock?: Clock | undefined;
 }
 
+/** Who a session is for, and what ends it. */
 export interface SessionOptions {
   /** Whom the request goes to, and which model it asks for: for `timeoutFor` and records. */
   readonly provider?: string | undefined;
@@ -86,6 +88,7 @@ export interface SessionOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** How much time a shutdown takes for each of its two parts. */
 export interface ShutdownOptions {
   /** How long sessions may go on by themselves, in ms. Default 30 000; Infinity is no limit. */
   readonly drainMs?: number | undefined;
@@ -93,6 +96,7 @@ export interface ShutdownOptions {
   readonly forceMs?: number | undefined;
 }
 
+/** What has become of the sessions that were active when a shutdown began. */
 export interface ShutdownReport {
   /** How many of the sessions at the time of the call ended by themselves. */
   readonly finished: number;
@@ -103,6 +107,7 @@ export interface ShutdownReport {
   readonly elapsedMs: number;
 }
 
+/** A gauge now, and counters since construction. */
 export interface SessionManagerStats {
   readonly active: number;
   readonly closed: boolean;
@@ -119,6 +124,7 @@ export interface SessionManagerStats {
   readonly elapsedMs: Summary;
 }
 
+/** Who has begun. */
 export interface SessionStartedEvent {
   readonly id: string;
   readonly requestId: string | undefined;
@@ -126,20 +132,24 @@ export interface SessionStartedEvent {
   readonly model: string | undefined;
   readonly active: number;
 }
+/** The whole record of a session. */
 export interface SessionEndedEvent {
   readonly session: SessionRecord;
   readonly active: number;
 }
+/** A session that did not begin has no id. */
 export interface SessionRefusedEvent {
   /** The `code` of the error, or undefined where the caller's signal was aborted already. */
   readonly code: string | undefined;
   readonly active: number;
 }
+/** `ranMs`: from the beginning of the session. */
 export interface SessionOverrunEvent {
   readonly id: string;
   /** How long ago it began. */
   readonly ranMs: number;
 }
+/** Which session, and what its clean-up failed of. */
 export interface SessionCleanupFailedEvent {
   readonly id: string;
   /** What the clean-up threw or rejected with; undefined where it took too long. */
@@ -147,6 +157,7 @@ export interface SessionCleanupFailedEvent {
   readonly timedOut: boolean;
 }
 
+/** Each session: `started` and one end, or `refused` alone. */
 export interface SessionEvents {
   started: SessionStartedEvent;
   /** Exactly one of these four for each session that started, when everything about it is over. */

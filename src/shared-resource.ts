@@ -42,6 +42,7 @@ export interface SharedResourceSettings<T> {
   readonly loadTimeoutMs?: number | undefined;
 }
 
+/** The settings, and what cannot be changed later. */
 export interface SharedResourceOptions<T> extends SharedResourceSettings<T> {
   /**
    * How long a load that was given up may still run before the next one may start, in ms. After it
@@ -51,6 +52,7 @@ export interface SharedResourceOptions<T> extends SharedResourceSettings<T> {
   readonly clock?: Clock | undefined;
 }
 
+/** How long one call waits, and what ends the wait. */
 export interface ResourceAcquireOptions {
   /** Ends the wait; the call rejects with `signal.reason`. */
   readonly signal?: AbortSignal | undefined;
@@ -58,6 +60,7 @@ export interface ResourceAcquireOptions {
   readonly waitTimeoutMs?: number | undefined;
 }
 
+/** The same for a task, and how long it may use the resource. */
 export interface ResourceRunOptions extends ResourceAcquireOptions {
   /** The longest use in ms: then its signal is aborted and the call rejects with `ERR_RUN_TIMEOUT`. */
   readonly runTimeoutMs?: number | undefined;
@@ -75,10 +78,12 @@ export interface ResourceHandle<T> {
   [Symbol.dispose](): void;
 }
 
+/** What a task is given: its signal, and the resource. */
 export interface ResourceContext<T> extends TaskContext {
   readonly resource: T;
 }
 
+/** Gauges now, and counters since construction. */
 export interface SharedResourceStats {
   readonly active: number;
   readonly waiting: number;
@@ -119,27 +124,38 @@ export interface ResourceGauges {
 export interface ResourceEvent extends ResourceGauges {
   readonly id: number;
 }
+/** `waitedMs`: from its call to its use, or to when it left. */
 export interface ResourceWaitedEvent extends ResourceEvent {
   readonly waitedMs: number;
 }
+/** `ranMs`: from the start of the use. */
 export interface ResourceRanEvent extends ResourceEvent {
   readonly ranMs: number;
 }
+/** A call that did not get into the line. */
 export interface ResourceRefusedEvent extends ResourceGauges {
   /** The `code` of the error, or undefined where the caller's signal was aborted already. */
   readonly code: string | undefined;
 }
+/** Which of the two began: the load or its fallback. */
 export interface ResourceLoadEvent {
   /** Whether it is, or was, the fallback. */
   readonly fallback: boolean;
 }
+/** `loadMs`: how long it took. */
 export interface ResourceLoadedEvent extends ResourceLoadEvent {
   readonly loadMs: number;
 }
+/** `error`: what it threw or rejected with, or `ERR_LOAD_TIMEOUT`. */
 export interface ResourceLoadFailedEvent extends ResourceLoadedEvent {
   readonly error: unknown;
 }
 
+/**
+ * Each `acquire` or `run`: `queued` or not, then `acquired` and `released`, or one of the ways to
+ * leave; or `refused` alone. Each load: `loading`, then `loaded` and in the end `disposed`, or
+ * `loadFailed`.
+ */
 export interface SharedResourceEvents {
   /** Has to wait. */
   queued: ResourceEvent;

@@ -36,6 +36,7 @@ export {
 export type { Tokens, TokenSource } from './internal/source.ts';
 export type { Summary } from './internal/tally.ts';
 
+/** Limits on time for every stream, and how far it is read ahead. */
 export interface TokenStreamerOptions {
   /** How long a response stays silent before a sign of life is sent on it, in ms. Default 15 000. */
   readonly heartbeatMs?: number | undefined;
@@ -64,6 +65,7 @@ export type StreamOptions<Context extends TaskContext, Options extends object> =
   readonly signal?: AbortSignal | undefined;
 } & NoInfer<Options>;
 
+/** How far one stream has come. Times are undefined until they are known. */
 export interface StreamStats {
   /** Tokens handed to the consumer, and tokens read ahead of it. */
   readonly tokens: number;
@@ -74,6 +76,7 @@ export interface StreamStats {
   readonly gapMs: Summary;
 }
 
+/** A gauge now, and counters since construction. */
 export interface TokenStreamerStats {
   /** Streams that have not ended, those that were never read included. */
   readonly active: number;
@@ -126,6 +129,7 @@ export interface TokenStream<T> extends AsyncIterable<StreamEvent<T>> {
   stats(): StreamStats;
 }
 
+/** How much of a stream is kept, and for how long. */
 export interface ReplayOptions {
   /** How many tokens are kept: the latest. Default 10 000. */
   readonly maxTokens?: number | undefined;

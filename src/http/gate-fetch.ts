@@ -21,6 +21,9 @@ export interface UpstreamLimiter {
   stats(): { readonly limits: readonly { readonly name: string | undefined }[] };
 }
 
+/**
+ * What is fetched with, what the gate is told of each request, what upstream limits are told to.
+ */
 export interface GateFetchOptions<Options extends object> {
   /** What is called when the gate lets a request through. Default: the global one. */
   readonly fetch?: Fetch | undefined;

@@ -5,6 +5,7 @@ import { Alarm, Time } from '../internal/time.ts';
 /** A primitive, or a check of something else that fails by throwing or rejecting. */
 export type HealthPart = { stats(): object } | (() => unknown);
 
+/** How long checks may take. */
 export interface HealthReportOptions {
   /** How long a check may take before it has failed, in ms. Default 5000. */
   readonly timeoutMs?: number | undefined;

@@ -2,6 +2,7 @@ import type { StreamEvent } from '../token-streamer.ts';
 import { dataEvent, type Encoder, EVENT_STREAM } from './encoder.ts';
 import type { Pieces } from './pieces.ts';
 
+/** What all chunks of one completion have in common. */
 export interface Completion {
   readonly id: string;
   readonly model: string;

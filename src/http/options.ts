@@ -14,6 +14,7 @@ import { textEncoder } from './text.ts';
  */
 export type Format = 'events' | 'ndjson' | 'text' | 'openai' | 'ai-ui';
 
+/** How the events of a stream are written. */
 export interface EncodeOptions<T = unknown> {
   /** What the client reads. Default `'events'`. */
   readonly format?: Format | undefined;
@@ -28,6 +29,7 @@ export interface EncodeOptions<T = unknown> {
   readonly model?: string | undefined;
 }
 
+/** The same, and what else the response has. */
 export interface ResponseOptions<T = unknown> extends EncodeOptions<T> {
   /** Of a response that is not a refusal. Default 200. */
   readonly status?: number | undefined;

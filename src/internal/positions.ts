@@ -45,6 +45,7 @@ export class Positions {
       this.#scheduled = false;
       for (const iterator of this.#watching) iterator.look();
       if (heard(this.#emitter, 'position')) this.#announce();
+      else this.#announced = new Map();
       deliver(this.#emitter);
     });
   }

@@ -14,6 +14,7 @@ export interface TokenSink<T> {
   readonly ready: Promise<void>;
 }
 
+/** How far a callback may run ahead of who reads. */
 export interface PushOptions {
   /**
    * How many tokens may wait to be read: a positive integer. A callback that pushes more, because it
@@ -22,6 +23,7 @@ export interface PushOptions {
   readonly maxBuffered?: number | undefined;
 }
 
+/** The same, and which events of the emitter make the stream. */
 export interface EmitterOptions extends PushOptions {
   /** The event whose first argument is a token. Default `'data'`. */
   readonly token?: string | undefined;

@@ -80,10 +80,12 @@ export interface OpenSession extends Session, AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
+/** What a task is given: its signal, and the session that it belongs to. */
 export interface SessionContext extends TaskContext {
   readonly session: Session;
 }
 
+/** `error` is undefined where it took too long. */
 export interface CleanupFailure {
   readonly error: unknown;
   readonly timedOut: boolean;
