@@ -46,7 +46,6 @@ export class Positions {
       for (const iterator of this.#watching) iterator.look();
       if (heard(this.#emitter, 'position')) this.#announce();
       else this.#announced = new Map();
-      else this.#announced = new Map();
       deliver(this.#emitter);
     });
   }

@@ -292,31 +292,6 @@ describe('Positions', () => {
     ]);
   });
 
-  it('begins anew for who listens after nobody did, also where somebody asked meanwhile', async () => {
-    const { queue } = busy();
-    const log: PositionEvent[] = [];
-    const listener = (event: PositionEvent): void => void log.push(event);
-    const gone = queue.enqueue(never, { id: 'gone' });
-    const asked = queue.enqueue(never, { id: 'asked' }).positions();
-    queue.on('position', listener);
-    queue.enqueue(never, { id: 'a' });
-    await settle();
-    queue.off('position', listener);
-    log.length = 0;
-    await asked.next();
-    const change = asked.next();
-    gone.cancel('gone');
-    await change;
-    queue.on('position', listener);
-    queue.enqueue(never, { id: 'b' });
-    await settle();
-    expect(log).toEqual([
-      { id: 'asked', position: 1 },
-      { id: 'a', position: 2 },
-      { id: 'b', position: 3 },
-    ]);
-  });
-
   it('tells of an id in use again after the one that had it has gone', async () => {
     const { queue } = busy();
     const log: PositionEvent[] = [];
