@@ -13,8 +13,8 @@ import { build } from 'esbuild';
 const BUDGETS: Readonly<Record<string, number>> = {
   sluice: 31_900,
   'sluice/admission-queue': 10_650,
-  'sluice/semaphore': 7_050,
-  'sluice/rate-limiter': 11_000,
+  'sluice/semaphore': 7_100,
+  'sluice/rate-limiter': 11_150,
   'sluice/keyed': 1_900,
   'sluice/session-manager': 9_150,
   'sluice/shared-resource': 7_850,

@@ -16,7 +16,6 @@ import {
   integerWithin,
   msOrInfinity,
   oneOf,
-  positiveInteger,
   positiveMs,
   readOptions,
 } from './internal/assert.ts';
@@ -40,6 +39,7 @@ import {
 } from './internal/buckets.ts';
 import { deliver, Emitter, heard, post } from './internal/emitter.ts';
 import { uninterrupted } from './internal/execution.ts';
+import { LIMIT_OPTIONS, type LimitOptions, quotaFrom, quotasFrom } from './internal/limits.ts';
 import { type Call, Lobby, type Subject, Waiter } from './internal/lobby.ts';
 import { optionNames } from './internal/options.ts';
 import { MAX_PRIORITIES } from './internal/priority-line.ts';
@@ -52,29 +52,12 @@ import {
   giveBack,
   holdBack,
   letGo,
-  MAX_INTERVAL_MS,
-  type Quota,
-  quotaOf,
   reshape,
   TICKS_PER_MS,
   ticksAt,
 } from './internal/token-bucket.ts';
 
-export type { Summary };
-
-/** One limit: how fast tokens come in, and how many can be saved up. */
-export interface LimitOptions {
-  /** How many tokens come in per `intervalMs`, evenly spread: a positive integer. */
-  readonly limit: number;
-  /** A positive integer of ms, up to 2^43 - 1. Default 1000. */
-  readonly intervalMs?: number | undefined;
-  /**
-   * How many tokens can be saved up, and so be taken at once: a positive integer. Default `limit`.
-   * In any window of `w` ms at most `burst + limit * w / intervalMs` are granted: a provider that
-   * counts N per window of W ms is never exceeded with `limit: N - burst` and `intervalMs: W`.
-   */
-  readonly burst?: number | undefined;
-}
+export type { LimitOptions, Summary };
 
 interface CommonOptions {
   /** How many callers may wait at most; the next one is refused with `ERR_QUEUE_FULL`. Default Infinity. */
@@ -274,7 +257,6 @@ export interface RateLimiterEvents {
   closed: RateLimiterGauges;
 }
 
-const LIMIT_OPTIONS = new Set(['limit', 'intervalMs', 'burst']);
 const SETTING_OPTIONS = ['maxWaiting', 'priorities', 'maxPauseMs', 'clock'];
 const OPTIONS = new Set([...LIMIT_OPTIONS, ...SETTING_OPTIONS, 'limits']);
 const ACQUIRE_OPTIONS = new Set(['cost', 'signal', 'waitTimeoutMs', 'priority']);
@@ -1126,29 +1108,4 @@ function settingsOf(given: CommonOptions): Settings {
     priorities: integerWithin('priorities', priorities, 1, MAX_PRIORITIES),
     maxPauseMs: msOrInfinity('maxPauseMs', maxPauseMs),
   };
-}
-
-function quotaFrom(
-  { limit, intervalMs = 1000, burst = limit }: LimitOptions,
-  name?: string,
-): Quota {
-  const prefix = name === undefined ? '' : `limits.${name}.`;
-  return quotaOf(
-    positiveInteger(`${prefix}limit`, limit),
-    integerWithin(`${prefix}intervalMs`, intervalMs, 1, MAX_INTERVAL_MS),
-    positiveInteger(`${prefix}burst`, burst),
-    name,
-  );
-}
-
-/** That of the only limit, or those of the named ones. */
-function quotasFrom<Name extends string>(given: RateLimiterOptions<Name>): Quota[] {
-  const { limit, intervalMs, burst, limits } = given;
-  if (limits === undefined) return [quotaFrom({ limit: limit!, intervalMs, burst })];
-  const named = Object.entries<LimitOptions>(readOptions('limits', limits, undefined));
-  if (limit !== undefined || intervalMs !== undefined || burst !== undefined) {
-    throw new TypeError('Expected either `limit`, `intervalMs` and `burst` or `limits`, got both.');
-  }
-  if (named.length === 0) throw new TypeError('Expected `limits` to have at least one limit.');
-  return named.map(([name, of]) => quotaFrom(readOptions(quote(name), of, LIMIT_OPTIONS), name));
 }

@@ -8,6 +8,7 @@ const TESTED_THROUGH: Readonly<Record<string, readonly string[]>> = {
   entry: ['admission-queue'],
   feed: ['token-streamer', 'token-sources'],
   loader: ['shared-resource'],
+  limits: ['rate-limiter'],
   lobby: ['rate-limiter'],
   outlet: ['token-streamer'],
   positions: ['admission-queue'],
