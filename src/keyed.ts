@@ -149,7 +149,13 @@ export class Keyed<T extends KeyedInstance> {
     if (done === true) return false;
     const [key, instance] = value;
     this.#old.delete(key);
-    if (!isForgettable(instance)) this.#young.set(key, instance);
+    // One that throws when it is asked is not known to be of no use.
+    let forgettable = false;
+    try {
+      forgettable = isForgettable(instance);
+    } finally {
+      if (!forgettable) this.#young.set(key, instance);
+    }
     return true;
   }
 

@@ -165,6 +165,24 @@ describe('Keyed', () => {
       expect(keyed.size).toBe(2);
     });
 
+    it('keeps whom it asks in vain, and says so', () => {
+      let broken = false;
+      const keyed = new Keyed(
+        () => ({
+          waiting: 0,
+          get active(): number {
+            if (broken) throw new Error('no answer');
+            return 1;
+          },
+        }),
+        { maxKeys: 1 },
+      );
+      const kept = keyed.get('a');
+      broken = true;
+      expect(() => keyed.get('b')).toThrow('no answer');
+      expect([keyed.get('a'), keyed.size]).toEqual([kept, 1]);
+    });
+
     it('takes any string for a plain key (H150, H260)', () => {
       const { keyed } = setUp(100);
       const keys = [
