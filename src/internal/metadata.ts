@@ -1,5 +1,6 @@
 import { ClosedError, MetadataTooLargeError } from '../errors.ts';
 import { text } from './assert.ts';
+import { quote } from './quote.ts';
 import { utf8Length } from './text.ts';
 
 /** What JSON can say. */
@@ -94,7 +95,7 @@ function toJson(key: string, value: unknown): string {
     cause = error;
   }
   if (json !== undefined) return json;
-  const what = `Expected metadata ${JSON.stringify(key.slice(0, 64))} to be a JSON value`;
+  const what = `Expected metadata ${quote(key)} to be a JSON value`;
   throw new TypeError(`${what}, got a value of type ${typeof value}.`, { cause });
 }
 

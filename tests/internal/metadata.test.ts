@@ -120,9 +120,16 @@ describe('BoundedMetadata', () => {
     };
     expect(() => metadata.set('k'.repeat(65), hostile as never)).toThrow(
       new TypeError(
-        `Expected metadata "${'k'.repeat(64)}" to be a JSON value, got a value of type object.`,
+        `Expected metadata "${'k'.repeat(64)}…" to be a JSON value, got a value of type object.`,
         { cause },
       ),
+    );
+  });
+
+  it('names a key in one plain line, whatever is in it (H021, H157)', () => {
+    const metadata = new BoundedMetadata(LIMITS);
+    expect(() => metadata.set('a\u009b31m\u202e\u2028', 1n as never)).toThrow(
+      String.raw`metadata "a\u{9b}31m\u{202e}\u{2028}" to be a JSON value`,
     );
   });
 
