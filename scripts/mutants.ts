@@ -126,6 +126,11 @@ async function tryMutantsOf(file: string): Promise<void> {
     const imported = new Set(lines(join(dir, 'imported')));
     const soFar = noticed();
     const rest = all.filter(({ id }) => !soFar.has(id) && (!reached.has(id) || imported.has(id)));
+    // What fails by itself would notice each of them.
+    const alone = { MUTATION_TESTS, __STRYKER_ACTIVE_MUTANT__: 'none' };
+    if (rest.length > 0 && (await vitest(dir, alone)) !== 'passed') {
+      throw new Error(`The tests of ${file} fail without a mutant.`);
+    }
     for (const { id } of rest) {
       const how = await vitest(dir, { MUTATION_TESTS, __STRYKER_ACTIVE_MUTANT__: id });
       if (how === 'failed') appendFileSync(join(dir, 'noticed'), `${id} at import\n`);
