@@ -59,19 +59,16 @@ export abstract class Execution {
 
   /** Calls the task now, in the context of whoever calls this. */
   perform<Context>(task: (context: Context) => unknown, context: Context): void {
-    let result: Promise<unknown>;
     try {
-      result = Promise.resolve(task(context));
+      // The platform's own `then`: one that a promise brings along may call back twice. The same as
+      // `await` in an async function, with 240 bytes less garbage for each task.
+      void Promise.prototype.then.call(
+        Promise.resolve(task(context)),
+        (value) => this.settled(true, value),
+        (error: unknown) => this.settled(false, error),
+      );
     } catch (error) {
       this.settled(false, error);
-      return;
     }
-    // The platform's own `then`: one that a promise brings along may call back twice. The same as
-    // `await` in an async function, with 240 bytes less garbage for each task.
-    void Promise.prototype.then.call(
-      result,
-      (value) => this.settled(true, value),
-      (error: unknown) => this.settled(false, error),
-    );
   }
 }

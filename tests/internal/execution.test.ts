@@ -168,6 +168,18 @@ describe('Execution', () => {
       }
     });
 
+    it('takes a promise that cannot be asked for its end for a rejection (H099, H106)', async () => {
+      const failure = new Error('constructor');
+      let reads = 0;
+      const promise = Object.defineProperty(Promise.resolve(1), 'constructor', {
+        get: () => {
+          if (reads++ > 0) throw failure;
+          return Promise;
+        },
+      });
+      expect(await outcomesOf(() => promise)).toEqual([{ ok: false, value: failure }]);
+    });
+
     it('follows a thenable within a thenable to its end', async () => {
       const { promise, resolve } = Promise.withResolvers<string>();
       const execution = new Recorded();
