@@ -281,6 +281,8 @@ describe('readEvents()', () => {
         const pending = events.next();
         controller.abort(reason);
         await expect(pending).rejects.toBe(controller.signal.reason);
+        // Or the next one would have to wait in line, and be told so.
+        await until(() => served.queue.active === 0);
       }
       await until(() => served.reports.length === 3);
       expect(served.queue.active).toBe(0);
