@@ -407,7 +407,9 @@ export class AdmissionQueue
       entry.waitedUntil = entry.enqueuedAt;
       entry.answer('refused', false, error);
       deliver(this);
-      return entry.ticket;
+      const { ticket } = entry;
+      entry.letGo();
+      return ticket;
     }
     const starts = entry.holding;
     if (!starts) void entry.turn().then(this.#start);
@@ -888,6 +890,7 @@ export class AdmissionQueue
   }
 
   #forget(entry: Entry): void {
+    entry.letGo();
     const id = entry.knownId;
     if (id === undefined) return;
     this.#known.delete(id);

@@ -111,8 +111,9 @@ class Extras {
 export class Entry extends Execution implements PriorityNode {
   slot = 0;
   priority: number;
-  readonly task: (context: never) => unknown;
-  readonly call: Call;
+  /** Undefined when it is over. */
+  task: ((context: never) => unknown) | undefined;
+  call: Call;
   readonly enqueuedAt: number;
   /** When its wait ended: it started or left. */
   waitedUntil: number | undefined;
@@ -218,6 +219,15 @@ export class Entry extends Execution implements PriorityNode {
     if (ok) resolve?.(value as never);
     else if (reject !== undefined) reject(value);
     else resolve?.(this as never);
+  }
+
+  /** Who keeps the ticket of what is over keeps nothing that can no more be asked for. */
+  letGo(): void {
+    this.task = undefined;
+    const { signal, onTicket } = this.call;
+    if (this.#extras?.ticket !== undefined && (signal !== undefined || onTicket !== undefined)) {
+      this.call = { ...this.call, signal: undefined, onTicket: undefined };
+    }
   }
 
   protected override settled(ok: boolean, value: unknown): void {

@@ -21,15 +21,17 @@ interface Kept {
 describe('memory', () => {
   let report: Record<string, Kept>;
   let bytes: Record<string, number>;
+  let ofTickets: { readonly statuses: readonly string[]; readonly kept: readonly string[] };
 
   beforeAll(async () => {
     const script = fileURLToPath(new URL('../support/heap-of-kept.ts', import.meta.url));
     const { stdout } = await promisify(execFile)(process.execPath, ['--expose-gc', script], {
       timeout: 100_000,
     });
-    ({ report, bytes } = JSON.parse(stdout) as typeof this & {
+    ({ report, bytes, ofTickets } = JSON.parse(stdout) as typeof this & {
       report: typeof report;
       bytes: typeof bytes;
+      ofTickets: typeof ofTickets;
     });
     expect(Object.keys(report)).toEqual([...GATE_NAMES]);
   }, 110_000);
@@ -40,6 +42,13 @@ describe('memory', () => {
       expect(report[name]!.kept).toEqual([]);
     },
   );
+
+  it('has nothing left of what a ticket that is over, and is kept, was enqueued with (H124)', () => {
+    expect(ofTickets).toEqual({
+      statuses: ['completed', 'failed', 'cancelled', 'refused'],
+      kept: [],
+    });
+  });
 
   it.each(GATE_NAMES)(
     'has no %s left that nobody refers to, though a signal of its callers lives on (H072, H123)',

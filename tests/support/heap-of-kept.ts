@@ -5,7 +5,13 @@
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 
-import { AdmissionQueue, RateLimiter, Semaphore, SharedResource } from '../../src/index.ts';
+import {
+  AdmissionQueue,
+  RateLimiter,
+  Semaphore,
+  SharedResource,
+  type Ticket,
+} from '../../src/index.ts';
 
 interface Options {
   readonly signal?: AbortSignal;
@@ -93,6 +99,31 @@ async function visit({ gate, free }: Scene): Promise<Map<string, WeakRef<object>
   return weak;
 }
 
+/** Tickets that are over, in every way, and what went in along with them. */
+async function keptTickets(): Promise<{ tickets: Ticket[]; weak: Map<string, WeakRef<object>> }> {
+  const queue = new AdmissionQueue({ concurrency: 1, maxWaiting: 3 });
+  const { promise, resolve } = Promise.withResolvers<void>();
+  void queue.run(() => promise);
+  const weak = new Map<string, WeakRef<object>>();
+  // An error knows the functions that it was made in.
+  const failure = new Error('failed');
+  const tickets = ['served', 'failed', 'gone', 'refused'].map((name): Ticket => {
+    const { signal } = new AbortController();
+    const task = (): void => {
+      if (name === 'failed') throw failure;
+    };
+    const onTicket = (): void => {};
+    for (const [what, thing] of Object.entries({ signal, task, onTicket })) {
+      weak.set(`${name}: ${what}`, new WeakRef(thing));
+    }
+    return queue.enqueue(task, { signal, onTicket });
+  });
+  tickets[2]!.cancel();
+  resolve();
+  await Promise.allSettled(tickets.map(({ result }) => result));
+  return { tickets, weak };
+}
+
 /** Names of what is still there. */
 function alive(weak: Map<string, WeakRef<object>>): string[] {
   return [...weak].filter(([, ref]) => ref.deref() !== undefined).map(([name]) => name);
@@ -163,4 +194,7 @@ const bytes = {
   'semaphore.tryAcquire': await garbage(() => semaphore.tryAcquire()!.release()),
   'limiter.tryAcquire': await garbage(() => limiter.tryAcquire()),
 };
-process.stdout.write(JSON.stringify({ report, bytes }), () => process.exit());
+const { tickets, weak } = await keptTickets();
+await collect();
+const ofTickets = { statuses: tickets.map(({ status }) => status), kept: alive(weak) };
+process.stdout.write(JSON.stringify({ report, bytes, ofTickets }), () => process.exit());
