@@ -1,4 +1,6 @@
 import { getEventListeners } from 'node:events';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 
 import {
   AdmissionQueue,
@@ -384,6 +386,28 @@ describe('AdmissionQueue', () => {
     expect(await context.ticket.result).toBe(7);
     const ticket = queue.enqueue((given) => given.ticket);
     expect(await ticket.result).toBe(ticket);
+  });
+
+  it('lets go of its task, its signal and who was told of it, and of nothing else', async () => {
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    for (const given of ['task', 'signal', 'onTicket'] as const) {
+      const { queue } = setUp();
+      let kept!: WeakRef<object>;
+      const enqueue = (): Ticket<number> => {
+        const { signal } = new AbortController();
+        const all = { task: () => 1, signal, onTicket: (): void => {} };
+        kept = new WeakRef(all[given]);
+        const options = given === 'task' ? {} : { [given]: all[given] };
+        return queue.enqueue(all.task, { key: 'k', metadata: 'm', ...options });
+      };
+      const ticket = enqueue();
+      expect(await ticket.result).toBe(1);
+      await settle();
+      collect();
+      expect([given, kept.deref()]).toEqual([given, undefined]);
+      expect(ticket).toMatchObject({ key: 'k', metadata: 'm', priority: 5, status: 'completed' });
+    }
   });
 
   it('puts a ticket back among calls that nobody has a ticket of', async () => {
