@@ -694,6 +694,37 @@ describe('SessionManager', () => {
       expect(seen).toEqual(['a', 'b', 'c']);
     });
 
+    it.each(['a timeout', 'its caller', 'a shutdown'])(
+      'is the own session of what hears of its abort by %s, wherever that comes from',
+      async (what) => {
+        const { clock, sessions } = manager({ timeoutMs: Infinity });
+        const gone = new AbortController();
+        const seen: (string | undefined)[] = [];
+        await sessions
+          .run(
+            async () => {
+              const options = what === 'a timeout' ? { timeoutMs: 5 } : { signal: gone.signal };
+              const running = sessions.run(
+                ({ signal }) => {
+                  signal.addEventListener('abort', () => {
+                    seen.push(sessions.current()?.requestId);
+                  });
+                  return never();
+                },
+                { requestId: 'inner', ...options },
+              );
+              void outcome(running);
+              await clock.advance(5);
+              if (what === 'its caller') gone.abort();
+              if (what === 'a shutdown') void sessions.shutdown({ drainMs: 0, forceMs: 0 });
+            },
+            { requestId: 'outer' },
+          )
+          .catch(() => {});
+        expect(seen).toEqual(['inner']);
+      },
+    );
+
     it('is the inner one of two nested sessions, and the outer one again after it', async () => {
       const { sessions } = manager();
       await sessions.run(async ({ session: outer }) => {

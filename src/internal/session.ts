@@ -222,7 +222,8 @@ export abstract class LiveSession extends Execution implements Session, Due {
     this.#answered(status, reason);
     this.#state = 'stopping';
     this.#arm(this.host.time.now(), this.host.graceMs);
-    this.abort(reason);
+    // Whoever aborts it may be in the session of somebody else.
+    this.enter(() => this.abort(reason));
     return true;
   }
 

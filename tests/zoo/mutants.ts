@@ -878,8 +878,9 @@ const SESSIONS: readonly Mutant[] = [
     name: 'a session that timed out is over while its task runs',
     file: 'internal/session.ts',
     find: `    this.#arm(this.host.time.now(), this.host.graceMs);
-    this.abort(reason);`,
-    replace: `    this.abort(reason);
+    // Whoever aborts it may be in the session of somebody else.
+    this.enter(() => this.abort(reason));`,
+    replace: `    this.enter(() => this.abort(reason));
     this.#cleanUp();`,
     like: 'p-queue 10, opossum 10: over for the caller is not over',
     breaks: 'M1',
