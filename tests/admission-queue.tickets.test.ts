@@ -2,6 +2,7 @@ import { getEventListeners } from 'node:events';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
+import { ClosedError } from 'sluice';
 import {
   AdmissionQueue,
   type AdmissionQueueOptions,
@@ -391,8 +392,11 @@ describe('AdmissionQueue', () => {
   it('lets go of its task, its signal and who was told of it, and of nothing else', async () => {
     setFlagsFromString('--expose-gc');
     const collect = runInNewContext('gc') as () => void;
-    for (const given of ['task', 'signal', 'onTicket'] as const) {
+    const kinds = ['task', 'signal', 'onTicket'] as const;
+    const ways = kinds.flatMap((given) => [true, false].map((refused) => ({ given, refused })));
+    for (const { given, refused } of ways) {
       const { queue } = setUp();
+      if (refused) queue.close();
       let kept!: WeakRef<object>;
       const enqueue = (): Ticket<number> => {
         const { signal } = new AbortController();
@@ -402,11 +406,12 @@ describe('AdmissionQueue', () => {
         return queue.enqueue(all.task, { key: 'k', metadata: 'm', ...options });
       };
       const ticket = enqueue();
-      expect(await ticket.result).toBe(1);
+      expect(await failure(ticket.result)).toEqual(refused ? new ClosedError('The queue') : 1);
       await settle();
       collect();
-      expect([given, kept.deref()]).toEqual([given, undefined]);
-      expect(ticket).toMatchObject({ key: 'k', metadata: 'm', priority: 5, status: 'completed' });
+      expect([given, refused, kept.deref()]).toEqual([given, refused, undefined]);
+      const status = refused ? 'refused' : 'completed';
+      expect(ticket).toMatchObject({ key: 'k', metadata: 'm', priority: 5, status });
     }
   });
 
