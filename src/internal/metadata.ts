@@ -83,6 +83,7 @@ export class BoundedMetadata implements SessionMetadata {
   close(): void {
     this.#closed = true;
     this.#entries.clear();
+    this.#bytes = 0;
   }
 }
 

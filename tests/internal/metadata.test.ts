@@ -146,6 +146,13 @@ describe('BoundedMetadata', () => {
     expect(metadata.size).toBe(1);
   });
 
+  it('counts nothing of what it has forgotten once closed', () => {
+    const metadata = new BoundedMetadata({ maxMetadataBytes: 10, maxValueBytes: 9 });
+    metadata.set('a', '123456789');
+    metadata.close();
+    expect(() => metadata.set('b', 'x')).toThrow(ClosedError);
+  });
+
   it('forgets everything and takes nothing more once closed', () => {
     const metadata = new BoundedMetadata(LIMITS);
     metadata.set('k', 1);
