@@ -331,8 +331,8 @@ export class SessionManager
    * Calls `task` at once, within a session that lasts until what the task returns has settled, and
    * settles as it does when the clean-ups are through. Rejects with `ERR_CLOSED` (a shutdown has
    * begun), `ERR_SESSIONS_FULL`, `ERR_METADATA_TOO_LARGE`, `ERR_DUPLICATE_ID` (from `generateId`) or
-   * an aborted `signal`'s reason without calling it; with `ERR_SESSION_TIMEOUT`, the `signal`'s reason, or `ERR_CLOSED` at the forced end
-   * of a shutdown while the task may still run.
+   * an aborted `signal`'s reason without calling it; with `ERR_SESSION_TIMEOUT`, the `signal`'s
+   * reason, or `ERR_CLOSED` at the forced end of a shutdown while the task may still run.
    */
   run<T>(
     task: (context: SessionContext) => T | PromiseLike<T>,
