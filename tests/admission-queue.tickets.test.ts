@@ -459,6 +459,26 @@ describe('AdmissionQueue', () => {
     expect(queue.active).toBe(0);
   });
 
+  it.each(['run', 'enqueue'] as const)(
+    'cancels once who is aborted between the turn and the task: %s',
+    async (method) => {
+      const { queue } = setUp();
+      let end!: () => void;
+      void queue.run(() => new Promise<void>((resolve) => (end = resolve)));
+      const quitter = new AbortController();
+      let called = false;
+      const call = queue[method](() => (called = true), { id: 'a', signal: quitter.signal });
+      const answer = failure('result' in call ? call.result : call);
+      const events: string[] = [];
+      queue.on('cancelled', ({ id }) => events.push(id));
+      queue.once('started', () => quitter.abort('gone'));
+      end();
+      expect([await answer, called]).toEqual(['gone', false]);
+      await settle();
+      expect([events, queue.stats().cancelled, queue.active]).toEqual([['a'], 1, 0]);
+    },
+  );
+
   it('cancels a ticket in line by its signal, once', async () => {
     const { queue } = setUp();
     void failure(queue.run(never));
