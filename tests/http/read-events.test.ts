@@ -15,8 +15,15 @@ import { serve, type Served, until } from '../support/serve.ts';
 import { catchUncaught } from '../support/uncaught.ts';
 
 const TEXT = 'content type text/plain;charset=UTF-8';
+const JSON_HEADERS = { 'content-type': 'application/json' };
 const JSON_TYPE = 'content type application/json';
 const EVENT_STREAM = { 'content-type': 'text/event-stream; charset=utf-8' };
+
+/** A refusal as JSON of so many characters. */
+function refusalOf(length: number): string {
+  const json = JSON.stringify({ error: { code: 'ERR_FULL', message: '' } });
+  return json.replace('"message":""', `"message":"${'a'.repeat(length - json.length)}"`);
+}
 
 async function failureOf(response: Response): Promise<ReadError> {
   try {
@@ -155,52 +162,65 @@ describe('readEvents()', () => {
       });
     });
 
-    it.each([
-      ['the page of a proxy', new Response('<h1>Bad', { status: 502 }), TEXT, undefined],
+    it.each<[string, () => Response, string, number | undefined]>([
+      ['the page of a proxy', () => new Response('<h1>Bad', { status: 502 }), TEXT, undefined],
       [
         'one that says when to come again',
-        new Response('busy', { status: 503, headers: { 'retry-after': '7' } }),
+        () => new Response('busy', { status: 503, headers: { 'retry-after': '7' } }),
         TEXT,
         7000,
       ],
       [
         'JSON of somebody else',
-        Response.json({ error: 'no' }, { status: 400 }),
+        () => Response.json({ error: 'no' }, { status: 400 }),
         JSON_TYPE,
         undefined,
       ],
       [
         'JSON of somebody else that has a code',
-        Response.json({ error: { code: 'no' } }, { status: 400 }),
+        () => Response.json({ error: { code: 'no' } }, { status: 400 }),
         JSON_TYPE,
         undefined,
       ],
       [
         'JSON of somebody else that has a message',
-        Response.json({ error: { message: 'no' } }, { status: 400 }),
+        () => Response.json({ error: { message: 'no' } }, { status: 400 }),
         JSON_TYPE,
         undefined,
       ],
       [
         'JSON that is none',
-        new Response('{', { headers: { 'content-type': 'application/json' } }),
+        () => new Response('{', { headers: { 'content-type': 'application/json' } }),
         JSON_TYPE,
         undefined,
       ],
       [
-        'JSON without end',
-        Response.json({ error: { code: 'A', message: 'a'.repeat(1e6) } }),
+        'JSON that is too long',
+        () => new Response(refusalOf(64 * 1024 + 1), { headers: JSON_HEADERS }),
         JSON_TYPE,
         undefined,
       ],
-      ['nothing', new Response(null, { status: 204 }), 'no content type', undefined],
+      ['nothing', () => new Response(null, { status: 204 }), 'no content type', undefined],
       [
         'a login page',
-        new Response('<form>', { headers: { 'content-type': 'text/html' } }),
+        () => new Response('<form>', { headers: { 'content-type': 'text/html' } }),
         'content type text/html',
         undefined,
       ],
-    ])('an answer that is something else: %s', async (_, response, type, retryAfterMs) => {
+      [
+        'events of another type',
+        () => new Response('', { headers: { 'content-type': 'x-text/event-stream' } }),
+        'content type x-text/event-stream',
+        undefined,
+      ],
+      [
+        'a refusal of another type',
+        () => new Response(refusalOf(100), { headers: { 'content-type': 'x-application/json' } }),
+        'content type x-application/json',
+        undefined,
+      ],
+    ])('an answer that is something else: %s', async (_, answer, type, retryAfterMs) => {
+      const response = answer();
       const { status } = response;
       const error = await failureOf(response);
       expect(error).toMatchObject({ code: 'ERR_NOT_EVENTS', status, retryAfterMs });
@@ -209,12 +229,19 @@ describe('readEvents()', () => {
       );
     });
 
+    it('a refusal that is as long as one may be', async () => {
+      const response = new Response(refusalOf(64 * 1024), { headers: JSON_HEADERS });
+      expect(await failureOf(response)).toMatchObject({ code: 'ERR_FULL' });
+    });
+
     it('an event stream without a body, as cut off before its end', async () => {
       for (const body of [null, '']) {
-        expect(await failureOf(new Response(body, { headers: EVENT_STREAM }))).toMatchObject({
+        const error = await failureOf(new Response(body, { headers: EVENT_STREAM }));
+        expect(error).toMatchObject({
           code: 'ERR_STREAM_CUT',
           message: 'The answer was cut off before its end.',
         });
+        expect(error.cause).toBeUndefined();
       }
     });
 
@@ -308,12 +335,14 @@ describe('readEvents()', () => {
     async (last, data, heard) => {
       for (const left of [true, false]) {
         const seen = { cancelled: false, ended: false };
+        const isLeft = Promise.withResolvers<void>();
         const chunks = [new TextEncoder().encode(`event: ${last}\ndata: ${data}\n\n`)];
         const body = new ReadableStream(
           {
-            pull(controller) {
+            async pull(controller) {
               const chunk = chunks.shift();
               if (chunk !== undefined) return controller.enqueue(chunk);
+              await isLeft.promise;
               seen.ended = true;
               controller.close();
             },
@@ -329,6 +358,7 @@ describe('readEvents()', () => {
         expect(await told).toBe(heard);
         const end = left ? events.return!() : events.next();
         expect(await end).toEqual({ done: true, value: undefined });
+        isLeft.resolve();
         await settle();
         expect(seen).toEqual({ cancelled: false, ended: true });
       }
