@@ -8,7 +8,7 @@ interface Finishing {
 }
 
 /** A primitive and its model, side by side. */
-export interface SideBySide<Call extends Finishing> {
+interface SideBySide<Call extends Finishing> {
   readonly clock: ManualClock;
   readonly model: {
     now: number;
@@ -27,14 +27,14 @@ export interface SideBySide<Call extends Finishing> {
 }
 
 /** Something that happens within one turn. */
-export interface Act<System> {
+interface Act<System> {
   readonly name: string;
   readonly act: (system: System) => void;
 }
 
 type Step<System extends object> = fc.AsyncCommand<System, System>;
 
-export interface Steps<System extends object> {
+interface Steps<System extends object> {
   act(name: string, does: (system: System) => void): Act<System>;
   /** A turn of the event loop, in which several things happen. */
   turn(acts: fc.Arbitrary<Act<System>>, maxLength: number): fc.Arbitrary<Step<System>>;
