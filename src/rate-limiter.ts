@@ -1075,15 +1075,18 @@ export class RateLimiter<Name extends string = never>
     return (tick - this.#first.at) / TICKS_PER_MS;
   }
 
-  #limits(): LimitStats[] {
-    return Array.from(each(this.#first), ({ quota, tokens }) => ({
-      name: quota.name,
-      limit: quota.limit,
-      intervalMs: quota.intervalMs,
-      burst: quota.burst,
-      available: Math.max(0, tokens),
-      debt: Math.max(0, -tokens),
-    }));
+  #limits(): readonly LimitStats[] {
+    const limits = Array.from(each(this.#first), ({ quota, tokens }) =>
+      Object.freeze({
+        name: quota.name,
+        limit: quota.limit,
+        intervalMs: quota.intervalMs,
+        burst: quota.burst,
+        available: Math.max(0, tokens),
+        debt: Math.max(0, -tokens),
+      }),
+    );
+    return Object.freeze(limits);
   }
 
   #gauges(): RateLimiterGauges {

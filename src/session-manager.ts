@@ -617,7 +617,9 @@ export class SessionManager
       stuck,
       elapsedMs: this.#time.now() - since,
     };
-    if (heard(this, 'closed')) post(this, 'closed', { ...report });
+    if (heard(this, 'closed')) {
+      post(this, 'closed', { ...report, stuck: Object.freeze([...stuck]) });
+    }
     deliver(this);
     return report;
   }

@@ -245,6 +245,19 @@ describe('RateLimiter', () => {
     });
   });
 
+  it('cannot be changed by a listener, in nothing of them (H034)', () => {
+    const limiter = new RateLimiter({ limits: { a: { limit: 5 } }, clock: new ManualClock() });
+    const heard: unknown[] = [];
+    for (const name of ['granted', 'settled', 'configured'] as const) {
+      limiter.on(name, (event) => heard.push(...Object.values(event)));
+    }
+    limiter.tryAcquire({ a: 2 })!.settle({ a: 1 });
+    limiter.configure({ a: { limit: 6 } });
+    const parts = heard.flatMap((part) => (Array.isArray(part) ? [part, ...part] : part));
+    expect(parts.filter((part) => typeof part === 'object')).toHaveLength(5);
+    expect(parts.every((part) => Object.isFrozen(part))).toBe(true);
+  });
+
   describe('.pause()', () => {
     it('leaves the limiter idle where it turns the last one away', async () => {
       const { limiter } = setUp({ limit: 1 });

@@ -105,6 +105,21 @@ describe('SessionManager', () => {
     expect(events).toEqual(['no']);
   });
 
+  it('tells all listeners the same: none of them changes what the others see (H034)', async () => {
+    const sessions = new SessionManager({ logKeys: ['tags'], clock: new ManualClock() });
+    const heard: object[] = [];
+    sessions.on('failed', ({ session }) => {
+      const { phases, error, metadata } = session;
+      heard.push(session, phases, error!, metadata, metadata['tags'] as object);
+    });
+    sessions.on('closed', ({ stuck }) => heard.push(stuck));
+    await sessions.open({ metadata: { tags: ['a'] } }).end(new Error('no'));
+    const report = await sessions.shutdown();
+    expect(heard).toHaveLength(6);
+    expect(heard.every((part) => Object.isFrozen(part))).toBe(true);
+    expect(heard[5]).not.toBe(report.stuck);
+  });
+
   it('says who is closed', async () => {
     const sessions = new SessionManager();
     await sessions.shutdown();

@@ -83,10 +83,13 @@ function unknownLimit(first: LinkedBucket, option: string, counts: Counts): Type
 }
 
 /** The demand as a caller gives it. */
-export function costOf(first: LinkedBucket, demand: Demand): number | Record<string, number> {
+export function costOf(
+  first: LinkedBucket,
+  demand: Demand,
+): number | Readonly<Record<string, number>> {
   if (typeof demand === 'number') return demand;
-  return Object.fromEntries(
-    quotasOf(first).map(({ name }, index) => [name!, amountOf(demand, index)]),
+  return Object.freeze(
+    Object.fromEntries(quotasOf(first).map(({ name }, index) => [name!, amountOf(demand, index)])),
   );
 }
 

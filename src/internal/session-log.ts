@@ -24,7 +24,7 @@ export type SessionPhases = { readonly [Phase in SessionPhase]?: number };
 /** How the caller was answered: `active` until then. It never changes twice. */
 export type SessionStatus = 'active' | 'completed' | 'failed' | 'cancelled' | 'timedOut';
 
-/** What is kept of a session: safe to log. No text in it has control characters. */
+/** What is kept of a session: safe to log, and frozen. No text in it has control characters. */
 export interface SessionRecord {
   readonly id: string;
   readonly requestId: string | undefined;
@@ -178,7 +178,7 @@ export class SessionLog {
 
   record(now: number): SessionRecord {
     const { error } = this;
-    return {
+    return Object.freeze({
       id: printable(this.id),
       requestId: this.requestId && printable(this.requestId),
       provider: this.provider && printable(this.provider),
@@ -186,13 +186,13 @@ export class SessionLog {
       status: this.status,
       receivedAt: this.receivedAt,
       elapsedMs: this.elapsedMs(now),
-      phases: this.phases(),
-      error: error && { name: printable(error.name), code: error.code && printable(error.code) },
+      phases: Object.freeze(this.phases()),
+      error:
+        error &&
+        Object.freeze({ name: printable(error.name), code: error.code && printable(error.code) }),
       cleanupFailures: this.cleanupFailures,
-      metadata: Object.fromEntries(
-        (this.metadata ?? []).map(([key, value]) => [printable(key), printableValue(value)]),
-      ),
-    };
+      metadata: printableEntries(this.metadata ?? []),
+    });
   }
 
   #mark(phase: number, now: number): boolean {
@@ -215,8 +215,14 @@ export class SessionLog {
 function printableValue(value: JsonValue): JsonValue {
   if (typeof value === 'string') return printable(value);
   if (typeof value !== 'object' || value === null) return value;
-  if (Array.isArray(value)) return (value as readonly JsonValue[]).map(printableValue);
-  return Object.fromEntries(
-    Object.entries(value).map(([key, inner]) => [printable(key), printableValue(inner)]),
-  );
+  if (Array.isArray(value))
+    return Object.freeze((value as readonly JsonValue[]).map(printableValue));
+  return printableEntries(Object.entries(value));
+}
+
+function printableEntries(entries: readonly (readonly [key: string, value: JsonValue])[]): {
+  readonly [key: string]: JsonValue;
+} {
+  const printed = entries.map(([key, value]) => [printable(key), printableValue(value)] as const);
+  return Object.freeze(Object.fromEntries(printed));
 }
