@@ -46,8 +46,8 @@ export function toHttpError(error: unknown): HttpError | undefined {
   };
   const headers: Record<string, string> = {};
   if (retryAfterMs !== undefined) {
-    // Whole seconds, and never sooner than promised.
-    const seconds = String(Math.max(1, Math.ceil(retryAfterMs / 1000)));
+    // Whole seconds, and never sooner than promised; RFC 9111, 1.2.2 has none above 2^31.
+    const seconds = String(Math.min(Math.max(1, Math.ceil(retryAfterMs / 1000)), 2 ** 31));
     headers['retry-after'] = seconds;
     if (code === 'ERR_RATE_LIMITED') {
       headers['ratelimit'] = `${structuredString(limit ?? 'default')};r=0;t=${seconds}`;

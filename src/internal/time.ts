@@ -27,10 +27,10 @@ export class Time {
   readonly clock: Clock;
   #latest: number;
 
-  /** `latest` is the highest reading that has been seen already. */
-  constructor(clock?: Clock, latest: number = -Infinity) {
+  /** `latest` is the highest reading that has been seen already. Throws where the clock tells no time. */
+  constructor(clock?: Clock, latest?: number) {
     this.clock = checkedClock(clock);
-    this.#latest = latest;
+    this.#latest = latest ?? readingOf(this.clock);
   }
 
   /**
@@ -46,7 +46,6 @@ export class Time {
    * more has stood still.
    */
   now(): number {
-    if (this.#latest === -Infinity) return this.read();
     const now = this.clock.now();
     return Number.isFinite(now) ? this.#take(now) : this.#latest;
   }

@@ -257,6 +257,13 @@ describe.each(GATE_NAMES)('the time of a %s', (name) => {
     }
   });
 
+  it('is read before there is anything: a gate is not made with one that tells no time (H090)', async () => {
+    const clock = { now: () => Number.NaN, setTimeout: () => 0, clearTimeout: () => {} };
+    await expect((async () => freeGate(name, clock))()).rejects.toThrow(
+      new RangeError('Expected `clock.now()` to be a finite number of milliseconds.'),
+    );
+  });
+
   it('is read before anything changes: a clock that tells no time is a rejection (H090)', async () => {
     const clock = { time: 0 as unknown, now: () => clock.time as number } as {
       time: unknown;

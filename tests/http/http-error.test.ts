@@ -68,6 +68,7 @@ describe('toHttpError()', () => {
     const after = (ms: number): unknown =>
       toHttpError(new errors.RateLimitedError(ms))!.headers['retry-after'];
     expect([0, 1, 1000, 1001, 59_999.5].map(after)).toEqual(['1', '1', '1', '2', '60']);
+    expect([1e25, Infinity].map(after)).toEqual(['2147483648', '2147483648']);
   });
 
   it('has a body that JSON and a client can take', () => {
