@@ -280,7 +280,7 @@ describe('bottleneck', () => {
     ).map(([name, priority, weight]) =>
       limiter.schedule({ priority, weight }, async () => order.push(name)),
     );
-    await setTimeout(10);
+    await until(() => limiter.queued() === 3);
     expect(order).toEqual([]);
     tasks.end();
     await Promise.all([first, ...waiting]);

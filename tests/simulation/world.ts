@@ -105,6 +105,8 @@ export class World {
   readonly #timeouts: boolean;
   #composed = 0;
   #depth = 0;
+  /** While something wrong is asked for, nobody else acts: what of theirs is told then was before. */
+  #mistaken = false;
   #ids = 0;
   #rests = 0;
 
@@ -251,7 +253,8 @@ export class World {
     this.#actions = this.#swarm(crowded);
     this.#total = this.#actions.reduce((sum, [, weight]) => sum + weight, 0);
     sim.reenter = () => {
-      if (!sim.stormy || this.#depth >= 3 || !random.chance(this.#reentry)) return;
+      if (!sim.stormy || this.#depth >= 3 || this.#mistaken) return;
+      if (!random.chance(this.#reentry)) return;
       this.act();
     };
   }
@@ -954,6 +957,7 @@ export class World {
   #mistake(): void {
     const { random } = this.#sim;
     const before = this.#gauges();
+    this.#mistaken = true;
     const bad = random.pick([
       { weight: 0 },
       { cost: -1 },
@@ -987,6 +991,7 @@ export class World {
         if (!(error instanceof RangeError)) this.#sim.fail('I6', String(error));
       }
     }
+    this.#mistaken = false;
     if (this.#gauges() !== before) this.#sim.fail('I6', 'bad options have changed something');
   }
 
