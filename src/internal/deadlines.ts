@@ -32,8 +32,9 @@ class Node<T> implements Deadline {
  * The deadlines of one primitive behind one timer, armed for the earliest and off when there is none.
  * `add` and `remove` are O(log n); adding in order of time, as a uniform timeout does, is O(1).
  *
- * `expire` gets everything that is due in one batch, in the order of the instants and, at the same
- * instant, in the order of `add`. Everything in the batch has been removed already.
+ * `expire` gets what is due at one instant in one batch, in the order of `add`, removed already; a
+ * timer that is late for several instants calls it for each of them, in their order. So what is
+ * given back at one of them is there at the next, as if the timer had been on time.
  */
 export class Deadlines<T> {
   readonly #heap: Node<T>[] = [];
@@ -44,14 +45,15 @@ export class Deadlines<T> {
     this.#alarm = new Alarm(
       time,
       (now) => {
-        const due: T[] = [];
-        while (this.#heap.length > 0 && this.#heap[0]!.at <= now) {
-          const first = this.#heap[0]!;
-          this.#unlink(first);
-          due.push(first.subject);
+        // What is added meanwhile is for the next time, however soon it is due.
+        const added = this.#added;
+        try {
+          for (let due = this.#take(now, added); due.length > 0; due = this.#take(now, added)) {
+            expire(due, now);
+          }
+        } finally {
+          this.#alarm.set(this.#heap[0]?.at ?? Infinity);
         }
-        this.#alarm.set(this.#heap[0]?.at ?? Infinity);
-        expire(due, now);
       },
       housekeeping,
     );
@@ -77,6 +79,19 @@ export class Deadlines<T> {
     // When the earliest one goes, its timer stays: it finds nothing due and looks to the next.
     if (this.#heap.length === 0) this.#alarm.set(Infinity);
     else if (node.at === this.#alarm.at) this.#alarm.set(this.#heap[0]!.at);
+  }
+
+  /** Takes out what is due first, all of that instant. */
+  #take(now: number, added: number): T[] {
+    const due: T[] = [];
+    const at = this.#heap[0]?.at ?? Infinity;
+    if (at > now) return due;
+    for (let first = this.#heap[0]; first?.at === at; first = this.#heap[0]) {
+      if (first.order >= added) break;
+      this.#unlink(first);
+      due.push(first.subject);
+    }
+    return due;
   }
 
   #unlink(node: Node<T>): void {

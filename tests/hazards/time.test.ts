@@ -343,6 +343,27 @@ describe.each(HOLDING_NAMES)('at one instant, a %s', (name) => {
   });
 });
 
+describe('one timer that is late for several instants', () => {
+  it.each(['semaphore', 'queue'])(
+    'lets a grace that was over first make room in a %s (H081)',
+    async (name) => {
+      const clock = new ManualClock();
+      const graceMs = 0.25;
+      const queue = new AdmissionQueue({ concurrency: 1, graceMs, clock });
+      const semaphore = new Semaphore({ capacity: 1, clock });
+      const deaf = { runTimeoutMs: 4, graceMs };
+      const first =
+        name === 'queue' ? queue.run(never, { runTimeoutMs: 4 }) : semaphore.run(never, deaf);
+      const gate = name === 'queue' ? queue : semaphore;
+      const answers = answersOf(first);
+      const next = answersOf(gate.run(() => 'next', { waitTimeoutMs: 4.75 }));
+      const late = answersOf(gate.run(never, { waitTimeoutMs: 4.5 }));
+      await clock.advance(5);
+      expect([answers, next, late]).toEqual([['ERR_RUN_TIMEOUT'], ['next'], ['ERR_WAIT_TIMEOUT']]);
+    },
+  );
+});
+
 describe('a RateLimiter', () => {
   it('grants at the instant at which the time of the waiter is over as well (H081, H083)', async () => {
     const { gate, clock } = await takenGate('RateLimiter');

@@ -48,7 +48,7 @@ describe('Deadlines', () => {
     expect(batches).toEqual([{ due: names, now: 10 }]);
   });
 
-  it('reports what a late timer finds in one batch, in the order of the instants (H078, H081)', async () => {
+  it('reports what a late timer finds instant by instant, in their order (H078, H081)', async () => {
     const { clock, deadlines, batches } = setUp();
     let late: (() => void) | undefined;
     vi.spyOn(clock, 'setTimeout').mockImplementation((callback) => {
@@ -62,8 +62,33 @@ describe('Deadlines', () => {
     deadlines.add('later', 101);
     await clock.advance(100);
     late!();
-    expect(batches).toEqual([{ due: ['10', '10 again', '20', '30'], now: 100 }]);
+    expect(batches).toEqual([
+      { due: ['10', '10 again'], now: 100 },
+      { due: ['20'], now: 100 },
+      { due: ['30'], now: 100 },
+    ]);
     expect(deadlines.size).toBe(1);
+  });
+
+  it('leaves what is added by a report to the next timer, and what it takes back unsaid', async () => {
+    const clock = new ManualClock();
+    const told: string[] = [];
+    const deadlines: Deadlines<string> = new Deadlines(new Time(clock), (due, now) => {
+      told.push(...due);
+      if (due.includes('first')) {
+        deadlines.add('added', now);
+        deadlines.remove(second);
+      }
+    });
+    deadlines.add('first', 10.2);
+    const second = deadlines.add('second', 10.4);
+    deadlines.add('third', 10.6);
+    await clock.advance(10.9);
+    expect(told).toEqual([]);
+    clock.setTimeout(() => told.push('|'), 0.1);
+    await clock.advance(0.1);
+    expect(told).toEqual(['first', 'third', '|', 'added']);
+    expect([deadlines.size, clock.timers]).toEqual([0, 0]);
   });
 
   it('has one timer, for the earliest, and none when it is empty (H084, H085)', async () => {
