@@ -12,11 +12,11 @@ import { build } from 'esbuild';
  */
 const BUDGETS: Readonly<Record<string, number>> = {
   sluice: 32_200,
-  'sluice/admission-queue': 10_650,
-  'sluice/semaphore': 7_100,
-  'sluice/rate-limiter': 11_150,
+  'sluice/admission-queue': 10_850,
+  'sluice/semaphore': 7_200,
+  'sluice/rate-limiter': 11_300,
   'sluice/keyed': 1_900,
-  'sluice/session-manager': 9_150,
+  'sluice/session-manager': 9_350,
   'sluice/shared-resource': 8_000,
   'sluice/token-streamer': 8_350,
   'sluice/http': 12_350,
