@@ -585,7 +585,7 @@ export class SharedResource<T>
     const { current } = this.#loader;
     // With room and something to use, nobody waits (L3).
     if (current !== undefined && this.#active < this.#maxUsers) {
-      return this.#take(++this.#lastId, current, 0);
+      return this.#take(++this.#lastId, current, this.#time.now(), 0);
     }
     if (waitTimeoutMs === 0) throw this.#refuse(new WaitTimeoutError(0));
     return this.#wait(call, waitTimeoutMs);
@@ -615,12 +615,12 @@ export class SharedResource<T>
     return turn;
   }
 
-  #take(id: number, instance: Instance<T>, waitedMs: number): Handle<T> {
+  #take(id: number, instance: Instance<T>, now: number, waitedMs: number): Handle<T> {
     instance.users++;
     this.#active++;
     invariant(this.#active <= this.#maxUsers, 'L3');
     this.#acquired++;
-    this.#lastAccessAt = this.#time.now();
+    this.#lastAccessAt = now;
     if (heard(this, 'acquired')) post(this, 'acquired', { id, waitedMs, ...this.#gauges() });
     return new Handle(id, instance, this.#giveBack);
   }
@@ -643,10 +643,11 @@ export class SharedResource<T>
       head !== undefined && this.#active < this.#maxUsers;
       head = this.#line.first
     ) {
-      const waitedMs = this.#time.now() - head.since;
+      const now = this.#time.now();
+      const waitedMs = now - head.since;
       this.#leave(head);
       this.#waitMs.add(waitedMs);
-      head.resolve(this.#take(head.id, current, waitedMs));
+      head.resolve(this.#take(head.id, current, now, waitedMs));
     }
   }
 
