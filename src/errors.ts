@@ -120,7 +120,10 @@ export class ExceedsCapacityError extends SluiceError {
 export class RateLimitedError extends SluiceError {
   override readonly name = 'RateLimitedError';
   readonly code = 'ERR_RATE_LIMITED';
-  /** When the same request would be granted, in ms from the refusal. */
+  /**
+   * When the same request would be granted, in ms from the refusal; where it is more urgent than
+   * somebody in line, if it waited.
+   */
   readonly retryAfterMs: number;
   /** Which of the named limits was short, where there are several. */
   readonly limit: string | undefined;

@@ -90,7 +90,7 @@ export type RateLimiterOptions<Name extends string = never> = CommonOptions &
  */
 export type Cost<Name extends string = never> =
   | number
-  | { readonly [N in Name]?: number | undefined };
+  | ([Name] extends [never] ? never : { readonly [N in Name]?: number | undefined });
 
 /** What one call takes, how long it waits for that, how urgent it is. */
 export interface RateLimiterAcquireOptions<Name extends string = never> {
@@ -414,7 +414,8 @@ const SETTINGS: Settings = {
  * - R2  In every window of w ms at most burst + limit * w / intervalMs have been granted, less what was
  *     given back in it.
  * - R3  What is refused for the rate is refused at every tick before the one that `retryAfterMs`
- *     promised and, if nobody else comes and timers are on time, granted at it.
+ *     promised and, if nobody else comes and timers are on time, granted at it. Who is more urgent than
+ *     somebody in line is told when it would be granted in line: one who comes back has let them pass.
  * - R4  Who was refused, gave up or ran out of time has taken nothing.
  * - R5  Grants go in order of priority, first come first served within one.
  * - R6  A cost is waited for as long as its parts one after the other. Nothing is rounded, however long

@@ -435,6 +435,20 @@ describe('RateLimiter', () => {
       expect(inTime).toEqual({ outcome: 'granted', at: 2000 });
     });
 
+    it('tells who is more urgent than the line when it would be granted in it (R3)', async () => {
+      const { clock, limiter } = setUp({ limit: 1 });
+      limiter.tryAcquire();
+      for (let i = 0; i < 3; i++) void limiter.acquire({ priority: 5 });
+      await expect(limiter.acquire({ priority: 1, waitTimeoutMs: 0 })).rejects.toMatchObject({
+        code: 'ERR_RATE_LIMITED',
+        retryAfterMs: 1000,
+      });
+      const urgent = follow(clock, limiter.acquire({ priority: 1, waitTimeoutMs: 1000 }));
+      await clock.advance(1000);
+      expect(urgent).toEqual({ outcome: 'granted', at: 1000 });
+      expect(limiter.waiting).toBe(3);
+    });
+
     it('takes a waitTimeoutMs of 0 for now or not at all (H082)', async () => {
       const { clock, limiter } = setUp({ limit: 1 });
       await expect(limiter.acquire({ waitTimeoutMs: 0 })).resolves.toBeDefined();
