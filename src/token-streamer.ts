@@ -229,13 +229,17 @@ export class TokenStreamer {
    * source, for an unknown option and for a gate without `run`; everything else that goes wrong is
    * an `error` event of the stream.
    */
-  stream<T, Context extends TaskContext, Options extends object>(
-    source: TokenSource<T, NoInfer<Context>>,
-    options: StreamOptions<Context, Options>,
-  ): TokenStream<T>;
   stream<T>(
     source: TokenSource<T, TaskContext>,
     options?: { readonly gate?: undefined; readonly signal?: AbortSignal | undefined },
+  ): TokenStream<T>;
+  /**
+   * The same behind a gate: a source that is a function is called when the gate lets the stream
+   * through, with the gate's context. The other options are the gate's.
+   */
+  stream<T, Context extends TaskContext, Options extends object>(
+    source: TokenSource<T, NoInfer<Context>>,
+    options: StreamOptions<Context, Options>,
   ): TokenStream<T>;
   stream<T>(source: TokenSource<T, never>, options?: object): TokenStream<T> {
     const { gate, signal, ...gateOptions } = readStreamOptions(options);

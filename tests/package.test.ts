@@ -309,7 +309,7 @@ describe('the package', () => {
         inConsumer(
           'consumer.ts',
           `${imports}
-        import { compose, type Gate, type TaskContext } from 'sluice';
+        import { compose, fromCallback, type Gate, RateLimiter, type TaskContext, wrap } from 'sluice';
         import { type Permit, Semaphore } from 'sluice/semaphore';
         import { ManualClock } from 'sluice/testing';
 
@@ -321,12 +321,20 @@ describe('the package', () => {
           return typed.length;
         });
         semaphore.on('acquired', ({ waitedMs }) => waitedMs.toFixed());
+        // Declarations of what is inferred name nothing that is not exported.
+        export const limiter = new RateLimiter({ limits: { requests: { limit: 1 } } });
+        export const length = wrap(compose(semaphore, limiter), (text: string) => text.length);
+        export const source = fromCallback<string>(({ push }) => push('token'));
         // @ts-expect-error -- resolved to any, none of these would be an error
         new Semaphore('two');
         // @ts-expect-error
         semaphore.on('acquired', ({ waitedms }) => waitedms);
         // @ts-expect-error
         semaphore.run(() => 1, { wait: 1 });
+        // @ts-expect-error
+        limiter.tryAcquire({ tokens: 1 });
+        // @ts-expect-error
+        new RateLimiter({ limit: 1 }).tryAcquire({ requests: 1 });
         // @ts-expect-error
         import type { Emitter } from 'sluice/internal/emitter';
         `,
@@ -344,7 +352,9 @@ describe('the package', () => {
               strict: true,
               exactOptionalPropertyTypes: true,
               skipLibCheck: false,
-              noEmit: true,
+              declaration: true,
+              emitDeclarationOnly: true,
+              outDir: 'declared',
             },
             files: ['consumer.ts'],
           }),

@@ -1,3 +1,4 @@
+import type { TaskContext } from '../gate.ts';
 import { callable, positiveInteger, readOptions } from './assert.ts';
 
 /** Where a callback puts the tokens of a stream. */
@@ -41,10 +42,6 @@ export interface TokenEmitter {
   off(event: string, listener: (argument: unknown) => void): unknown;
 }
 
-interface SourceContext {
-  readonly signal: AbortSignal;
-}
-
 const PUSH_OPTIONS = new Set(['maxBuffered']);
 const EMITTER_OPTIONS = new Set(['maxBuffered', 'token', 'end', 'error']);
 
@@ -65,7 +62,7 @@ const EMITTER_OPTIONS = new Set(['maxBuffered', 'token', 'end', 'error']);
 export function fromCallback<T>(
   start: (sink: TokenSink<T>) => unknown,
   options?: PushOptions,
-): (context: SourceContext) => AsyncIterable<T> {
+): (context: TaskContext) => AsyncIterable<T> {
   callable('start', start);
   const { maxBuffered = 1024 } = readOptions('fromCallback', options, PUSH_OPTIONS);
   const bound = positiveInteger('maxBuffered', maxBuffered);
@@ -78,9 +75,9 @@ export function fromCallback<T>(
  * an emitter that starts by itself.
  */
 export function fromEmitter<T>(
-  emitter: TokenEmitter | ((context: SourceContext) => TokenEmitter),
+  emitter: TokenEmitter | ((context: TaskContext) => TokenEmitter),
   options?: EmitterOptions,
-): (context: SourceContext) => AsyncIterable<T> {
+): (context: TaskContext) => AsyncIterable<T> {
   const given = readOptions('fromEmitter', options, EMITTER_OPTIONS);
   const { maxBuffered, token = 'data', end = 'end', error = 'error' } = given;
   return fromCallback<T>(
