@@ -1,4 +1,4 @@
-import { streamHandle, type StreamHandle } from '../internal/stream-handle.ts';
+import { handleOf, type StreamHandle } from '../internal/stream-handle.ts';
 import type { StreamEvent, TokenStream } from '../token-streamer.ts';
 import { Frames } from './frames.ts';
 import { type EncodeOptions, readEncodeOptions } from './options.ts';
@@ -13,7 +13,7 @@ export function encodeEvents<T>(
   options?: EncodeOptions<NoInfer<T>>,
 ): AsyncIterableIterator<string> {
   const encoder = readEncodeOptions('encodeEvents', options);
-  const handle = stream[streamHandle]();
+  const handle = handleOf(stream);
   return new Chunks(handle, new Frames(handle, encoder));
 }
 

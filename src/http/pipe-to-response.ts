@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import type { Http2ServerResponse } from 'node:http2';
 
-import { streamHandle, type StreamHandle } from '../internal/stream-handle.ts';
+import { handleOf, type StreamHandle } from '../internal/stream-handle.ts';
 import { tick } from '../internal/tick.ts';
 import type { StreamEvent, StreamReport, TokenStream } from '../token-streamer.ts';
 import { clientGone } from './disconnect.ts';
@@ -56,10 +56,13 @@ export async function pipeToResponse<T>(
 ): Promise<StreamReport> {
   const { encoder, status, headers } = readResponseOptions('pipeToResponse', options);
   const out = response as Outgoing;
+  if (typeof (out as Partial<Outgoing> | null | undefined)?.setHeader !== 'function') {
+    throw new TypeError('Expected `response` to be a ServerResponse of Node.');
+  }
   if (out.headersSent) {
     throw new TypeError('Expected `response` to be one of which nothing has been sent.');
   }
-  const handle: Handle = stream[streamHandle]();
+  const handle: Handle = handleOf(stream);
   const onClose = (): void => void handle.end(clientGone());
   out.on('close', onClose);
   // A write to a connection that has just broken is no reason to end the process.

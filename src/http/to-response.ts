@@ -1,4 +1,4 @@
-import { streamHandle } from '../internal/stream-handle.ts';
+import { handleOf } from '../internal/stream-handle.ts';
 import type { TokenStream } from '../token-streamer.ts';
 import { clientGone } from './disconnect.ts';
 import { Frames } from './frames.ts';
@@ -18,7 +18,7 @@ export async function toResponse<T>(
   options?: ResponseOptions<NoInfer<T>>,
 ): Promise<Response> {
   const { encoder, status, headers } = readResponseOptions('toResponse', options);
-  const handle = stream[streamHandle]();
+  const handle = handleOf(stream);
   const frames = new Frames(handle, encoder);
   const verdict = await frames.verdict();
   if (verdict === 'nothing') return new Response(null, { status: 204 });

@@ -30,3 +30,12 @@ export interface StreamHandle<Event> {
   /** Ends it; false where it had ended. */
   end(ending: Ending): boolean;
 }
+
+/** The handle of a stream, which is read by nobody else from now on. */
+export function handleOf<Event>(stream: {
+  readonly [streamHandle]: () => StreamHandle<Event>;
+}): StreamHandle<Event> {
+  const given: Partial<typeof stream> | null | undefined = stream;
+  if (typeof given?.[streamHandle] === 'function') return stream[streamHandle]();
+  throw new TypeError('Expected `stream` to be a stream of a TokenStreamer.');
+}

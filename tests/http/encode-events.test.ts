@@ -48,6 +48,12 @@ describe('encodeEvents()', () => {
     );
   });
 
+  it.each([['a'], [['a']], [undefined], [null]])('refuses what is no stream: %o', (tokens) => {
+    expect(() => encodeEvents(tokens as never)).toThrow(
+      new TypeError('Expected `stream` to be a stream of a TokenStreamer.'),
+    );
+  });
+
   it('gives chunks of whole records', async () => {
     const stream = new TokenStreamer({ clock: new ManualClock() }).stream(['a', 'b', 'c']);
     const chunks = await all(encodeEvents(stream));

@@ -441,6 +441,10 @@ describe('pipeToResponse()', () => {
       const read = streamer.stream(['a']);
       read.tokens();
       void (async () => {
+        await pipeToResponse(['a'] as never, response).catch(note);
+        for (const other of [undefined, {}, new Response()]) {
+          await pipeToResponse(streamer.stream(['a']), other as never).catch(note);
+        }
         await pipeToResponse(read, response).catch(note);
         await pipeToResponse(streamer.stream(['a']), response, { format: 'x' as never }).catch(
           note,
@@ -455,7 +459,12 @@ describe('pipeToResponse()', () => {
       })();
     });
     expect(await (await fetch(served.url)).text()).toBe('mine');
+    const noResponse = 'TypeError: Expected `response` to be a ServerResponse of Node.';
     expect(failures.map(String)).toEqual([
+      'TypeError: Expected `stream` to be a stream of a TokenStreamer.',
+      noResponse,
+      noResponse,
+      noResponse,
       'TypeError: The stream is being read already: it has one reader.',
       expect.stringMatching(/^TypeError: Expected `format` to be one of "events", .*, got "x"\.$/u),
       expect.stringMatching(

@@ -163,12 +163,15 @@ describe('toResponse()', () => {
     expect(gate.active).toBe(0);
   });
 
-  it('rejects for bad options and for a stream that is read already', async () => {
+  it('rejects for bad options, what is no stream and a stream that is read already', async () => {
     const stream = new TokenStreamer().stream(['a']);
     await expect(toResponse(stream, { status: 700 })).rejects.toThrow(RangeError);
     await expect(toResponse(stream, { format: 'x' as never })).rejects.toThrow(TypeError);
     await expect(toResponse(stream, { mode: 'x' } as never)).rejects.toThrow(
       /^Unknown option "mode" of toResponse; it knows .*, `status`, `headers`\.$/u,
+    );
+    await expect(toResponse(['a'] as never)).rejects.toThrow(
+      new TypeError('Expected `stream` to be a stream of a TokenStreamer.'),
     );
     stream.tokens();
     await expect(toResponse(stream)).rejects.toThrow(TypeError);
