@@ -1,7 +1,7 @@
 import type { Clock } from '../clock.ts';
-import type { Gate, TaskContext } from '../gate.ts';
-import { callable, msOrInfinity, readOptions } from '../internal/assert.ts';
-import { type AnyGate, Feed } from '../internal/feed.ts';
+import type { Gate, RunOptions, TaskContext } from '../gate.ts';
+import { abortSignal, callable, msOrInfinity, readOptions } from '../internal/assert.ts';
+import { type AnyGate, Feed, type FeedSettings } from '../internal/feed.ts';
 import { Outlet, shareSettings } from '../internal/outlet.ts';
 import { Time } from '../internal/time.ts';
 import { parseRateLimitHeaders } from './rate-limit-headers.ts';
@@ -50,9 +50,9 @@ const OPTIONS = new Set(['fetch', 'options', 'limiter', 'stallMs', 'teardownGrac
  * arrived, failed, been cancelled, or been left unread for `stallMs`; then the request is aborted and
  * reading on fails with `ERR_STREAM_TIMEOUT`.
  *
- * The request's own `signal` ends the wait too. The promise rejects as the gate and `fetch` do. A
- * client that retries enters the gate once more for each attempt; its own time limit runs while it
- * waits there.
+ * The request's own `signal` ends the wait too, and so does one among the gate's options. The promise
+ * rejects as the gate and `fetch` do. A client that retries enters the gate once more for each attempt;
+ * its own time limit runs while it waits there.
  *
  * @example
  * ```ts
@@ -85,16 +85,17 @@ export function gateFetch<Context extends TaskContext, Options extends object>(
     new Promise((resolve, reject) => {
       const optionsOf = given.options;
       const gateOptions = typeof optionsOf === 'function' ? optionsOf(input, init) : optionsOf;
+      // Null is none, as `fetch` takes it. A `fetch` of its own may have a `Request` of its own.
+      const { signal = (input as Partial<Request>).signal } = init ?? {};
+      const also = (gateOptions as RunOptions | undefined)?.signal;
+      if (also !== undefined) abortSignal('signal', also);
       let answered = false;
-      const request = async ({ signal }: { signal: AbortSignal }): Promise<Chunks> => {
-        const response = await (given.fetch ?? fetch)(input, { ...init, signal });
-        answered = true;
+      const request = async (context: TaskContext): Promise<Chunks> => {
+        const response = await (given.fetch ?? fetch)(input, { ...init, signal: context.signal });
         if (given.limiter !== undefined) tellLimits(given.limiter, response);
-        if (response.body !== null) {
-          resolve(held(response, outlet));
-          return response.body;
-        }
-        resolve(response);
+        resolve(response.body === null ? response : held(response, outlet));
+        answered = true;
+        if (response.body !== null) return response.body;
         void outlet.next();
         return [];
       };
@@ -103,8 +104,9 @@ export function gateFetch<Context extends TaskContext, Options extends object>(
         request as () => Promise<Chunks>,
         gate as unknown as AnyGate,
         { ...gateOptions },
-        init?.signal ?? (input instanceof Request ? input.signal : undefined),
+        signal ?? undefined,
       );
+      if (also !== undefined) heed(also, feed, settings);
       const outlet = new Outlet(settings, feed);
       outlet.onlyTokens();
       outlet.ready(() => {
@@ -128,6 +130,16 @@ function tellLimits(limiter: UpstreamLimiter, { status, headers }: Response): vo
   if (status === 429 || status === 503) limiter.pause(parseRetryAfter(headers) ?? 0);
 }
 
+/** The signal among the gate's options, which the request's own does not replace. */
+function heed(signal: AbortSignal, feed: Feed<unknown>, { signals }: FeedSettings): void {
+  if (signal.aborted) {
+    feed.aborted(signal.reason);
+  } else {
+    signals.add(signal, feed);
+    void feed.gone.then(() => signals.remove(signal, feed));
+  }
+}
+
 type Chunks = ReadableStream<Uint8Array<ArrayBuffer>> | [];
 
 /** The response with its body read through the outlet, so that the place is held as long. */
@@ -140,7 +152,13 @@ function held(response: Response, outlet: Outlet<Uint8Array<ArrayBuffer>>): Resp
       // A stream of bytes takes no empty chunk.
       while (event.type === 'token' && event.value.byteLength === 0) event = (await outlet.next())!;
       if (event.type === 'token') {
-        controller.enqueue(event.value);
+        try {
+          // A copy: the stream takes the memory of its chunks away, and small Buffers share theirs.
+          controller.enqueue(Uint8Array.prototype.slice.call(event.value));
+        } catch (error) {
+          outlet.end({ outcome: 'failed', error });
+          throw error;
+        }
       } else if (event.type === 'error') {
         controller.error(outlet.ending!.error);
       } else {
@@ -152,9 +170,18 @@ function held(response: Response, outlet: Outlet<Uint8Array<ArrayBuffer>>): Resp
       outlet.end({ outcome: 'cancelled', error: reason });
     },
   });
-  const copy = new Response(body, response);
-  for (const name of ['url', 'redirected', 'type'] as const) {
+  const copy = withBody(response, body);
+  for (const name of ['ok', 'redirected', 'status', 'statusText', 'type', 'url'] as const) {
     Object.defineProperty(copy, name, { value: response[name] });
   }
   return copy;
+}
+
+/** Servers may say what the constructor does not take: a status of 999, a reason beyond Latin-1. */
+function withBody(response: Response, body: ReadableStream): Response {
+  try {
+    return new Response(body, response);
+  } catch {
+    return new Response(body, { headers: response.headers });
+  }
 }

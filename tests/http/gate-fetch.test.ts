@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 
 import OpenAI from 'openai';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 
 import { AdmissionQueue } from '../../src/admission-queue.ts';
 import type { Gate } from '../../src/gate.ts';
@@ -49,6 +49,11 @@ async function upstream(tokens = 3): Promise<Upstream> {
       for (const resolve of now) resolve();
     },
   };
+}
+
+function aborter(): { readonly signal: AbortSignal; abort(reason: unknown): void } {
+  const controller = new AbortController();
+  return { signal: controller.signal, abort: (reason) => controller.abort(reason) };
 }
 
 describe('gateFetch()', () => {
@@ -229,6 +234,116 @@ describe('gateFetch()', () => {
     await until(() => gate.active === 0);
     await expect(get(server.url, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
     expect(server.asked()).toBe(1);
+  });
+
+  it('minds the signal of a `Request` that is not the platform’s own', async () => {
+    const gate = new Semaphore(1);
+    gate.tryAcquire();
+    const get = gateFetch(gate, { fetch: async () => new Response('x') });
+    const { signal, abort } = aborter();
+    const waits = get({ url: 'http://test', signal } as Request);
+    abort('gone');
+    await expect(waits).rejects.toBe('gone');
+    expect(gate.waiting).toBe(0);
+  });
+
+  it('takes a signal of null for none, as fetch does', async () => {
+    const { signal, abort } = aborter();
+    const get = gateFetch(new Semaphore(1), { fetch: async () => new Response('x') });
+    const response = get(new Request('http://test', { signal }), { signal: null });
+    abort('gone');
+    expect(await (await response).text()).toBe('x');
+  });
+
+  it('minds a signal among the gate’s options beside that of the request', async () => {
+    const gate = new Semaphore(1);
+    const stopping = aborter();
+    const get = gateFetch(gate, {
+      fetch: async () => new Response(new ReadableStream()),
+      options: { signal: stopping.signal },
+    });
+    const reading = (await get('http://test')).text();
+    const own = aborter();
+    const waits = get('http://test', { signal: own.signal });
+    const waitsToo = get('http://test', { signal: aborter().signal });
+    own.abort('gone');
+    await expect(waits).rejects.toBe('gone');
+    stopping.abort('stopping');
+    await expect(waitsToo).rejects.toBe('stopping');
+    await expect(reading).rejects.toBe('stopping');
+    await until(() => gate.active === 0);
+    await expect(get('http://test')).rejects.toBe('stopping');
+
+    const later = aborter();
+    const added = vi.spyOn(later.signal, 'addEventListener');
+    const removed = vi.spyOn(later.signal, 'removeEventListener');
+    const whole = gateFetch(gate, {
+      fetch: async () => new Response('x'),
+      options: { signal: later.signal },
+    });
+    expect(await (await whole('http://test')).text()).toBe('x');
+    await settle();
+    expect([added.mock.calls.length, removed.mock.calls.length]).toEqual([1, 1]);
+
+    const wrong = gateFetch(gate, { options: { signal: 5 as never } });
+    await expect(wrong('http://test')).rejects.toThrow(/`signal`/u);
+  });
+
+  it.each([
+    ['a status that `Response` does not take', '999 Denied', 'utf8'],
+    ['a reason beyond Latin-1', '404 Nicht gefunden – ähm', 'utf8'],
+  ] as const)('answers with %s as fetch does', async (_, statusLine, encoding) => {
+    await using server = await serve((request) => {
+      request.socket.end(
+        Buffer.from(`HTTP/1.1 ${statusLine}\r\nX-A: b\r\nContent-Length: 5\r\n\r\nhello`, encoding),
+      );
+    });
+    const gate = new Semaphore(1);
+    const plain = await fetch(server.url);
+    await plain.text();
+    const response = await gateFetch(gate)(server.url);
+    expect(`${response.status} ${response.statusText}`).toBe(statusLine);
+    expect([response.ok, response.statusText]).toEqual([plain.ok, plain.statusText]);
+    expect(response.headers.get('x-a')).toBe('b');
+    expect(await response.text()).toBe('hello');
+    expect(gate.active).toBe(0);
+  });
+
+  it('rejects when a limiter of its own throws, and gives the place back', async () => {
+    const gate = new Semaphore(1);
+    const get = gateFetch(gate, {
+      fetch: async () => new Response('x', { status: 429 }),
+      limiter: {
+        stats: () => ({ limits: [{ name: undefined }] }),
+        sync: () => {},
+        pause: () => {
+          throw new Error('no pause');
+        },
+      },
+    });
+    await expect(get('http://test')).rejects.toThrow('no pause');
+    await until(() => gate.active === 0);
+  });
+
+  it('leaves the chunks of the body as they are, be they small Buffers with common memory', async () => {
+    const chunk = Buffer.from('ab');
+    const body = new ReadableStream({
+      start(controller) {
+        for (const _ of [1, 2]) controller.enqueue(chunk);
+        controller.close();
+      },
+    });
+    const get = gateFetch(new Semaphore(1), { fetch: async () => new Response(body) });
+    expect(await (await get('http://test')).text()).toBe('abab');
+    expect(chunk.toString()).toBe('ab');
+  });
+
+  it('gives the place back where a chunk of the body is no bytes', async () => {
+    const gate = new Semaphore(1);
+    const body = new ReadableStream({ pull: (controller) => controller.enqueue('text') });
+    const get = gateFetch(gate, { fetch: async () => new Response(body) });
+    await expect((await get('http://test')).text()).rejects.toThrow(TypeError);
+    await until(() => gate.active === 0);
   });
 
   it('gives the gate its options, made of each call where they are a function', async () => {
