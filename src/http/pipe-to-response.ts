@@ -56,8 +56,8 @@ export async function pipeToResponse<T>(
 ): Promise<StreamReport> {
   const { encoder, status, headers } = readResponseOptions('pipeToResponse', options);
   const out = response as Outgoing;
-  if (typeof (out as Partial<Outgoing> | null | undefined)?.setHeader !== 'function') {
-    throw new TypeError('Expected `response` to be a ServerResponse of Node.');
+  if ((out as Partial<Outgoing> | null | undefined)?.setHeader === undefined) {
+    throw new TypeError('Expected `response` to be a ServerResponse.');
   }
   if (out.headersSent) {
     throw new TypeError('Expected `response` to be one of which nothing has been sent.');

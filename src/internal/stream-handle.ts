@@ -36,6 +36,8 @@ export function handleOf<Event>(stream: {
   readonly [streamHandle]: () => StreamHandle<Event>;
 }): StreamHandle<Event> {
   const given: Partial<typeof stream> | null | undefined = stream;
-  if (typeof given?.[streamHandle] === 'function') return stream[streamHandle]();
-  throw new TypeError('Expected `stream` to be a stream of a TokenStreamer.');
+  if (given?.[streamHandle] === undefined) {
+    throw new TypeError('Expected `stream` to be a TokenStream.');
+  }
+  return stream[streamHandle]();
 }

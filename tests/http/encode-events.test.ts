@@ -50,7 +50,7 @@ describe('encodeEvents()', () => {
 
   it.each([['a'], [['a']], [undefined], [null]])('refuses what is no stream: %o', (tokens) => {
     expect(() => encodeEvents(tokens as never)).toThrow(
-      new TypeError('Expected `stream` to be a stream of a TokenStreamer.'),
+      new TypeError('Expected `stream` to be a TokenStream.'),
     );
   });
 

@@ -459,9 +459,9 @@ describe('pipeToResponse()', () => {
       })();
     });
     expect(await (await fetch(served.url)).text()).toBe('mine');
-    const noResponse = 'TypeError: Expected `response` to be a ServerResponse of Node.';
+    const noResponse = 'TypeError: Expected `response` to be a ServerResponse.';
     expect(failures.map(String)).toEqual([
-      'TypeError: Expected `stream` to be a stream of a TokenStreamer.',
+      'TypeError: Expected `stream` to be a TokenStream.',
       noResponse,
       noResponse,
       noResponse,

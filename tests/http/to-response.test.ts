@@ -171,7 +171,7 @@ describe('toResponse()', () => {
       /^Unknown option "mode" of toResponse; it knows .*, `status`, `headers`\.$/u,
     );
     await expect(toResponse(['a'] as never)).rejects.toThrow(
-      new TypeError('Expected `stream` to be a stream of a TokenStreamer.'),
+      new TypeError('Expected `stream` to be a TokenStream.'),
     );
     stream.tokens();
     await expect(toResponse(stream)).rejects.toThrow(TypeError);
