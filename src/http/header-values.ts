@@ -14,8 +14,9 @@ const MAX_LENGTH = 1024;
 /** All fields by their names in lower case; of one that comes several times, the first. */
 export function fieldsOf(headers: HeadersLike): Map<string, string> {
   const fields = new Map<string, string>();
+  // Those of axios have a `get`, and their fields as properties.
   const entries =
-    typeof headers.get === 'function'
+    typeof headers.get === 'function' && typeof headers['entries'] === 'function'
       ? (headers as Headers).entries()
       : Object.entries(headers as Record<string, unknown>);
   for (const [name, given] of entries) {

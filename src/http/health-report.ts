@@ -50,7 +50,7 @@ export async function healthReport(
   const examine = async (part: HealthPart): Promise<unknown> => {
     try {
       if (typeof part === 'function') return (await within(timeoutMs, time, part)) ?? {};
-      const stats = part.stats();
+      const stats = (await within(timeoutMs, time, () => part.stats())) as object;
       if ((stats as { closed?: unknown }).closed === true) isClosed = true;
       return stats;
     } catch (error) {

@@ -31,7 +31,7 @@ export interface EncodeOptions<T = unknown> {
 
 /** The same, and what else the response has. */
 export interface ResponseOptions<T = unknown> extends EncodeOptions<T> {
-  /** Of a response that is not a refusal. Default 200. */
+  /** Of a response that is not a refusal: one of those that have a body. Default 200. */
   readonly status?: number | undefined;
   /** Added to, or put in the place of, the headers that the format brings. */
   readonly headers?: HeadersInit | undefined;
@@ -39,6 +39,7 @@ export interface ResponseOptions<T = unknown> extends EncodeOptions<T> {
 
 const FORMATS = ['events', 'ndjson', 'text', 'openai', 'ai-ui'] as const;
 const ENCODE_OPTIONS = new Set(['format', 'toText', 'id', 'model']);
+const BODILESS = new Set([204, 205, 304]);
 const RESPONSE_OPTIONS = new Set([...ENCODE_OPTIONS, 'status', 'headers']);
 
 export function readEncodeOptions(
@@ -54,6 +55,12 @@ export function readResponseOptions(
 ): { encoder: Encoder; status: number; headers: Headers } {
   const given = readOptions(where, options, RESPONSE_OPTIONS);
   const { status = 200 } = given;
+  integerWithin('status', status, 200, 599);
+  if (BODILESS.has(status)) {
+    throw new RangeError(
+      `Expected \`status\` to be that of a response with a body, got ${status}.`,
+    );
+  }
   const encoder = encoderOf(given);
   const headers = new Headers({
     ...encoder.headers,
@@ -63,7 +70,7 @@ export function readResponseOptions(
     'x-accel-buffering': 'no',
   });
   for (const [name, value] of new Headers(given.headers)) headers.set(name, value);
-  return { encoder, status: integerWithin('status', status, 200, 599), headers };
+  return { encoder, status, headers };
 }
 
 function encoderOf(options: EncodeOptions<never>): Encoder {

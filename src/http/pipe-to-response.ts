@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import type { Http2ServerResponse } from 'node:http2';
 
+import type { Ending } from '../internal/feed.ts';
 import { handleOf, type StreamHandle } from '../internal/stream-handle.ts';
 import { tick } from '../internal/tick.ts';
 import type { StreamEvent, StreamReport, TokenStream } from '../token-streamer.ts';
@@ -26,6 +27,7 @@ type Outgoing = Pick<
   | 'writableNeedDrain'
   | 'write'
 > & {
+  readonly req?: { readonly method?: string | undefined } | undefined;
   destroy(error?: Error): unknown;
   /** What compressing middleware adds: lets out what it keeps back. */
   flush?(): void;
@@ -44,7 +46,8 @@ const HTTP2_INTERNAL_ERROR = 2;
  * Nothing is sent before the stream waits in line or flows, so that one that is not let in gets a
  * status of its own, as `toHttpError` has it. Then the headers go out at once; those that are set on
  * the response already stay, save the ones that the format brings. When the client disconnects, the
- * stream ends, and one that takes nothing for `stallMs` is cut off.
+ * stream ends, and one that takes nothing for `stallMs` is cut off. So does it where somebody else
+ * answers meanwhile, and with the headers where the request is a HEAD, which asks for no more.
  *
  * Resolves to the stream's report when the response is finished or closed. Rejects, with nothing
  * sent, for bad options, for a response that has been started and a stream that is read already.
@@ -70,11 +73,20 @@ export async function pipeToResponse<T>(
   if (isClosed(out)) onClose();
   const frames = new Frames(handle, encoder);
   const verdict = await frames.verdict();
-  if (verdict === 'go') {
+  if (out.headersSent) {
+    // Somebody else has answered meanwhile: a time limit of the server's own, for one.
+    handle.end(clientGone());
+  } else if (verdict === 'go') {
     writeHead(out, status, headers);
-    // What there is to say already goes out together with the headers.
-    if (frames.isEmpty) out.flushHeaders();
-    await send(out, frames, handle);
+    if (out.req?.method === 'HEAD') {
+      handle.end(headersOnly());
+      out.end();
+      await finished(out, handle);
+    } else {
+      // What there is to say already goes out together with the headers.
+      if (frames.isEmpty) out.flushHeaders();
+      await send(out, frames, handle);
+    }
   } else if (!isClosed(out)) {
     if (verdict === 'nothing') {
       out.statusCode = 204;
@@ -91,6 +103,11 @@ export async function pipeToResponse<T>(
   return report.outcome === 'completed' && !out.writableFinished
     ? { ...report, ...clientGone() }
     : report;
+}
+
+function headersOnly(): Ending {
+  const error = new DOMException('A HEAD request asks for the headers alone.', 'AbortError');
+  return { outcome: 'cancelled', error };
 }
 
 function writeHead(out: Outgoing, status: number, headers: Iterable<[string, string]>): void {

@@ -54,6 +54,20 @@ describe('healthReport()', () => {
     });
   });
 
+  it('takes statistics that come later, and is 503 where they do not', async () => {
+    const fails = { stats: () => Promise.reject(new TypeError('secret')) };
+    const { status, body } = await healthReport({
+      fails,
+      closed: { stats: async () => ({ closed: true }) },
+    });
+    expect(status).toBe(503);
+    expect(body.parts).toEqual({ fails: { error: 'TypeError' }, closed: { closed: true } });
+    const { body: later } = await healthReport({
+      closed: { stats: async () => ({ closed: true }) },
+    });
+    expect(later.status).toBe('closed');
+  });
+
   it('waits for no check longer than `timeoutMs`', async () => {
     const clock = new ManualClock();
     const asked = healthReport(

@@ -475,6 +475,36 @@ describe('pipeToResponse()', () => {
     ]);
   });
 
+  it('ends the stream where somebody else answers before there is a verdict', async () => {
+    for (const answer of ['write', 'end'] as const) {
+      const gate = new Semaphore(1);
+      const permit = gate.tryAcquire()!;
+      const reported = Promise.withResolvers<StreamReport>();
+      await using served = await serve((_, response) => {
+        const stream = new TokenStreamer().stream(oneToken, { gate });
+        pipeToResponse(stream, response).then(reported.resolve, reported.reject);
+        response.writeHead(503)[answer]('mine');
+        permit.release();
+      });
+      const response = await fetch(served.url);
+      expect(response.status).toBe(503);
+      expect(await reported.promise).toMatchObject({ outcome: 'disconnected' });
+      expect(gate.active).toBe(0);
+      await response.body!.cancel();
+    }
+  });
+
+  it('answers a HEAD with the headers, and ends the stream with them', async () => {
+    const gate = new Semaphore(1);
+    await using served = await piped(() => new TokenStreamer().stream(oneToken, { gate }));
+    const response = await fetch(served.url, { method: 'HEAD' });
+    expect(response.status).toBe(200);
+    expect(response.headers.get('content-type')).toBe('text/event-stream; charset=utf-8');
+    await until(() => served.reports.length === 1);
+    expect(served.reports[0]).toMatchObject({ outcome: 'cancelled' });
+    expect(gate.active).toBe(0);
+  });
+
   describe('over HTTP/2', () => {
     interface Answer {
       readonly status: number | undefined;
@@ -486,6 +516,7 @@ describe('pipeToResponse()', () => {
       stream: () => TokenStream<unknown>,
       options?: Parameters<typeof pipeToResponse>[2],
       leave?: (request: ClientHttp2Stream) => void,
+      method = 'GET',
     ): Promise<Answer & { report: StreamReport }> {
       let reported!: Promise<StreamReport>;
       const server = createServer2((_, response) => {
@@ -495,7 +526,7 @@ describe('pipeToResponse()', () => {
         server.listen(0, '127.0.0.1', resolve);
       });
       const session = connect2(`http://127.0.0.1:${(server.address() as AddressInfo).port}`);
-      const request = session.request({ ':path': '/' });
+      const request = session.request({ ':path': '/', ':method': method });
       let status: number | undefined;
       let text = '';
       request.setEncoding('utf8');
@@ -524,6 +555,14 @@ describe('pipeToResponse()', () => {
       expect(JSON.parse(refused.text)).toMatchObject({ error: { code: 'ERR_QUEUE_FULL' } });
       process.off('warning', warn);
       expect(warnings).toEqual([]);
+    });
+
+    it('answers a HEAD with the headers, and ends the stream with them', async () => {
+      const gate = new Semaphore(1);
+      const stream = (): TokenStream<string> => new TokenStreamer().stream(oneToken, { gate });
+      const answer = await get2(stream, {}, (request) => request.resume(), 'HEAD');
+      expect(answer).toMatchObject({ status: 200, text: '', report: { outcome: 'cancelled' } });
+      expect(gate.active).toBe(0);
     });
 
     it('resets the stream where the format cannot tell an error', async () => {

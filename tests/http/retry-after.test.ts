@@ -101,6 +101,16 @@ describe('parseRetryAfter()', () => {
     expect(parseRetryAfter({ 'Retry-After': undefined, 'retry-after': '7' })).toBe(7000);
   });
 
+  it('reads headers of axios, which have a `get` and no `entries`', () => {
+    class AxiosHeaders {
+      readonly 'Retry-After' = '5';
+      get(): string {
+        return this['Retry-After'];
+      }
+    }
+    expect(parseRetryAfter(new AxiosHeaders() as never)).toBe(5000);
+  });
+
   it('looks at no value of more than 1 kB', () => {
     expect(parseRetryAfter({ 'retry-after': '7'.padEnd(1024) })).toBe(7000);
     expect(parseRetryAfter({ 'retry-after': '7'.padEnd(1025) })).toBeUndefined();

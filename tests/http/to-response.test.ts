@@ -166,6 +166,9 @@ describe('toResponse()', () => {
   it('rejects for bad options, what is no stream and a stream that is read already', async () => {
     const stream = new TokenStreamer().stream(['a']);
     await expect(toResponse(stream, { status: 700 })).rejects.toThrow(RangeError);
+    for (const status of [204, 205, 304]) {
+      await expect(toResponse(stream, { status })).rejects.toThrow(/`status`.*a body/u);
+    }
     await expect(toResponse(stream, { format: 'x' as never })).rejects.toThrow(TypeError);
     await expect(toResponse(stream, { mode: 'x' } as never)).rejects.toThrow(
       /^Unknown option "mode" of toResponse; it knows .*, `status`, `headers`\.$/u,
