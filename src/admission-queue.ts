@@ -94,7 +94,10 @@ export interface EnqueueOptions {
   readonly waitTimeoutMs?: number | undefined;
   /** The longest run in ms. */
   readonly runTimeoutMs?: number | undefined;
-  /** The `enqueuedAt` of a `TicketRecord`: the ticket takes its old place within its priority. */
+  /**
+   * The `enqueuedAt` of a `TicketRecord`: the ticket takes its old place within its priority. O(those
+   * behind it there), so that many are best enqueued in order.
+   */
   readonly enqueuedAt?: number | undefined;
   /**
    * Called with the ticket when it has been accepted, before its task starts. An error of it
@@ -590,7 +593,9 @@ export class AdmissionQueue
     const full = this.#line.length >= this.#maxWaiting;
     const victim =
       full && this.#overflow === 'shed' ? this.#line.lastBelow(call.priority) : undefined;
-    if (full && victim === undefined) throw this.#refuse(call, this.#fullError());
+    if (full && victim === undefined) {
+      throw this.#refuse(call, this.#fullError(call.priority));
+    }
     if (call.waitTimeoutMs === 0) throw this.#refuse(call, new WaitTimeoutError(0));
     this.#enter(entry, id, now);
     if (victim !== undefined) {
@@ -640,11 +645,11 @@ export class AdmissionQueue
     return error;
   }
 
-  #fullError(): QueueFullError {
+  #fullError(priority: number): QueueFullError {
     return new QueueFullError({
       waiting: this.#line.length,
       maxWaiting: this.#maxWaiting,
-      estimatedWaitMs: this.estimateWaitMs(),
+      estimatedWaitMs: this.#estimate(this.#line.lengthUpTo(priority) + 1, priority),
       retryAfterMs: this.#retryAfterMs(),
     });
   }

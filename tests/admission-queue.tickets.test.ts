@@ -60,6 +60,20 @@ describe('AdmissionQueue', () => {
     expect([2, 3, 4].map((position) => queue.estimateWaitMs(position))).toEqual([0, 0, 10]);
   });
 
+  it('tells who is refused how long its own wait would have been, as urgent as it is', async () => {
+    const { clock, queue } = setUp({ maxWaiting: 3 });
+    for (let i = 0; i < 5; i++) {
+      void queue.run(() => new Promise<void>((resolve) => clock.setTimeout(resolve, 10)));
+      await clock.advance(10);
+    }
+    for (const priority of [5, 4, 4, 2]) void queue.run(never, { priority });
+    const told = [1, 2, 3, 4, 5].map(async (priority) => failure(queue.run(never, { priority })));
+    expect(await Promise.all(told)).toMatchObject(
+      [10, 20, 20, 40, 40].map((estimatedWaitMs) => ({ code: 'ERR_QUEUE_FULL', estimatedWaitMs })),
+    );
+    expect(queue.estimateWaitMs()).toBe(40);
+  });
+
   it('comes back after the mean time of a place, at least 1 ms', async () => {
     for (const [ms, retryAfterMs] of [
       [20, 20],

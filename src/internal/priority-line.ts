@@ -49,6 +49,13 @@ export class PriorityLine<T extends PriorityNode> {
     return this.#bands[priority - 1]!.length;
   }
 
+  /** How many wait with `priority` or more urgently. */
+  lengthUpTo(priority: number): number {
+    let length = 0;
+    for (let index = 0; index < priority; index++) length += this.#bands[index]!.length;
+    return length;
+  }
+
   /** The newest one in the least urgent band that is less urgent than `priority`. */
   lastBelow(priority: number): T | undefined {
     const band = 31 - Math.clz32(this.#occupied);
@@ -100,12 +107,10 @@ export class PriorityLine<T extends PriorityNode> {
 
   /** How many are called before `node`, plus one. */
   position(node: T): number {
-    let position = 1;
-    for (let index = 0; index < node.priority - 1; index++) position += this.#bands[index]!.length;
     const band = this.#bands[node.priority - 1]!;
     band.asked = true;
     band.ranks ??= new RankIndex(band);
-    return position + band.ranks.rank(node);
+    return this.lengthUpTo(node.priority - 1) + band.ranks.rank(node) + 1;
   }
 
   /** In the order in which they are called. Those who leave meanwhile may or may not be shown. */

@@ -511,8 +511,8 @@ const QUEUES: readonly Mutant[] = [
   {
     name: 'positions do not count those who are more urgent',
     file: 'internal/priority-line.ts',
-    find: `    for (let index = 0; index < node.priority - 1; index++) position +=`,
-    replace: `    for (let index = 1; index < node.priority - 1; index++) position +=`,
+    find: `    for (let index = 0; index < priority; index++) length +=`,
+    replace: `    for (let index = 1; index < priority; index++) length +=`,
     like: 'positions by priority class alone',
     breaks: 'Q5',
   },
