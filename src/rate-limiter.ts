@@ -227,15 +227,15 @@ export interface RateLimiterConfiguredEvent extends RateLimiterGauges {
 }
 
 /**
- * Each `acquire` or `run`: `queued` or not, then `granted` or one of the ways to leave; or `limited` or
- * `refused` alone.
+ * Each `acquire` or `run`: `queued` or not, then `granted` or one of the ways to leave, of which
+ * `limited` is one; or `limited` or `refused` alone.
  */
 export interface RateLimiterEvents {
   /** Has to wait. */
   queued: RateLimiterQueuedEvent;
   /** Got its tokens, after `waitedMs` (0 for those who did not queue). */
   granted: RateLimiterWaitedEvent;
-  /** Refused because of the rate: `tryAcquire`, or a wait that would be too long. */
+  /** Refused because of the rate: `tryAcquire`, or a wait that would be too long, or has become so by a pause. */
   limited: RateLimiterLimitedEvent;
   /** Refused for another reason. */
   refused: RateLimiterRefusedEvent;
@@ -901,15 +901,15 @@ export class RateLimiter<Name extends string = never>
     }
   }
 
-  /** Arms the timer for the instant at which the first in line can be granted. */
+  /** Arms the timer for the end of the pause, or for when the first in line can be granted. */
   #plan(lobby: Lobby<GrantedLease>): void {
-    const { head } = lobby.line;
-    const { turn } = lobby;
-    const at =
+    const { line, pausedUntil, turn } = lobby;
+    const { head } = line;
+    const tick =
       head === undefined
         ? Infinity
-        : turnOf(this.#first, head.demand, Math.max(this.#first.at, this.#pausedUntil)).tick /
-          TICKS_PER_MS;
+        : pausedUntil || turnOf(this.#first, head.demand, this.#first.at).tick;
+    const at = tick / TICKS_PER_MS;
     if (turn?.at === at) return;
     if (turn !== undefined) lobby.deadlines.remove(turn);
     lobby.turn = at === Infinity ? undefined : lobby.deadlines.add('turn', at);

@@ -972,6 +972,18 @@ describe('RateLimiter', () => {
       expect(events.map(([name]) => name)).toEqual(['resumed', 'granted', 'idle']);
     });
 
+    it('tells of its end when it comes, though nobody who waits can be granted yet', async () => {
+      const { clock, limiter } = setUp({ limit: 1, intervalMs: 5000 });
+      limiter.tryAcquire();
+      const waiting = follow(clock, limiter.acquire());
+      limiter.pause(1000);
+      const ends: number[] = [];
+      limiter.on('resumed', () => ends.push(clock.now()));
+      await clock.advance(5000);
+      expect(ends).toEqual([1000]);
+      expect(waiting).toEqual({ outcome: 'granted', at: 5000 });
+    });
+
     it.each([-1, Number.NaN, Infinity, '5'])('throws for %o', (ms) => {
       const { limiter } = setUp({ limit: 1 });
       expect(() => limiter.pause(ms as number)).toThrow(/`ms`/);
