@@ -21,8 +21,8 @@ export interface KeyedOptions {
   /** How many instances there may be at most: a positive integer. */
   readonly maxKeys: number;
   /**
-   * How long an instance that is not asked for is kept, in ms, as long as it can be forgotten; it is
-   * gone before twice that time is over. Default Infinity: until its place is needed.
+   * How long an instance that is not asked for is kept, in ms, unless its place is needed; one that
+   * can be forgotten is gone within twice that time. Default Infinity.
    */
   readonly idleMs?: number | undefined;
   readonly clock?: Clock | undefined;
@@ -163,6 +163,7 @@ export class Keyed<T extends KeyedInstance> {
     this.#old = this.#young;
     this.#young = new Map();
     this.#hand = this.#old.entries();
+    if (this.#idleMs < Infinity) this.#alarm.set(this.#time.now() + this.#idleMs);
   }
 
   /** In turns, so that nobody else waits long: first those left over, then a new generation. */
@@ -170,7 +171,7 @@ export class Keyed<T extends KeyedInstance> {
     for (let looks = 0; looks < MAX_LOOKS; looks++) {
       if (this.#look()) continue;
       this.#nextGeneration();
-      if (this.size > 0) this.#alarm.set(now + this.#idleMs);
+      if (this.size === 0) this.#alarm.set(Infinity);
       return;
     }
     this.#alarm.set(now);

@@ -277,6 +277,19 @@ describe('Keyed', () => {
       expect(clock.timers).toBe(0);
     });
 
+    it('keeps what has just been asked for, though a new key has looked for room since', async () => {
+      const { clock, keyed } = setUp(3, 1000);
+      keyed.get('early');
+      await clock.advance(990);
+      for (const key of ['early', 'a', 'b', 'new']) keyed.get(key);
+      expect(keyed.size).toBe(3);
+      await clock.advance(999);
+      expect([...keyed].map(([key]) => key)).toEqual(['new', 'a', 'b']);
+      await clock.advance(1001);
+      expect(keyed.size).toBe(0);
+      expect(clock.timers).toBe(0);
+    });
+
     it.each([undefined, Infinity])('of %s looks at no clock and arms nothing', async (idleMs) => {
       const { clock, keyed } = setUp(10, idleMs);
       const now = vi.spyOn(clock, 'now');
