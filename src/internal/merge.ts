@@ -9,9 +9,20 @@ function holderOf(
   return contexts.findLast((context) => name in context);
 }
 
+/** A method of a class is called on the context that it is of, whose private fields no other has. */
+function valueOf(holder: Merged['contexts'][number], name: string | symbol): unknown {
+  const value = holder[name];
+  const isMethod =
+    typeof value === 'function' && !Object.hasOwn(holder, name) && !(name in Object.prototype);
+  return isMethod ? (value.bind(holder) as unknown) : value;
+}
+
 /** Says everything of all contexts and nothing of the target, which only brings them along. */
 const HANDLER: ProxyHandler<Merged> = {
-  get: (merged, name) => holderOf(merged, name)?.[name],
+  get: (merged, name) => {
+    const holder = holderOf(merged, name);
+    return holder && valueOf(holder, name);
+  },
   has: (merged, name) => holderOf(merged, name) !== undefined,
   ownKeys: ({ contexts }) => {
     const names = new Set<string>();
@@ -30,7 +41,7 @@ const HANDLER: ProxyHandler<Merged> = {
   getOwnPropertyDescriptor: (merged, name) => {
     const holder = holderOf(merged, name);
     if (holder === undefined) return undefined;
-    return { get: () => holder[name], enumerable: true, configurable: true };
+    return { get: () => valueOf(holder, name), enumerable: true, configurable: true };
   },
   defineProperty: () => false,
 };

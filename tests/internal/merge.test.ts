@@ -48,6 +48,13 @@ describe('mergeContexts()', () => {
     expect(merged).toMatchObject({ own: 1, secret: 'secret', inherited: 'inherited', last: true });
   });
 
+  it('calls the methods of a class on what they are of, and those of Object on itself', () => {
+    const merged = mergeContexts([new Context(), { own: 2 }]) as Pick<Context, 'method'>;
+    expect([merged.method(), { ...merged }.method()]).toEqual(['secret of 1', 'secret of 1']);
+    // oxlint-disable-next-line no-prototype-builtins -- as others do
+    expect([merged.hasOwnProperty('secret'), merged.constructor]).toEqual([true, Object]);
+  });
+
   it('has what has no prototype', () => {
     const bare = Object.assign(Object.create(null) as object, { a: 1 });
     expect(Object.keys(mergeContexts([bare, {}]))).toEqual(['a']);
