@@ -755,6 +755,16 @@ describe('SharedResource', () => {
       expect(preloading.value).toMatchObject({ code: 'ERR_LOAD_TIMEOUT', timeoutMs: 20 });
     });
 
+    it('leaves the load that runs its own time, and what is said of it', async () => {
+      const { clock, resource } = setUp({ loadTimeoutMs: 100 });
+      const preloading = outcome(resource.preload());
+      resource.configure({ loadTimeoutMs: 20 });
+      await clock.advance(99);
+      expect(preloading.state).toBe('pending');
+      await clock.advance(1);
+      expect(preloading.value).toMatchObject({ code: 'ERR_LOAD_TIMEOUT', timeoutMs: 100 });
+    });
+
     it('changes nothing where a value is bad', () => {
       const { resource } = setUp();
       expect(() => resource.configure({ maxUsers: 3, loadTimeoutMs: -1 })).toThrow(RangeError);

@@ -1042,6 +1042,17 @@ describe('TokenStreamer', () => {
       expect(await collect(replay.from())).toMatchObject([{ code: 'ERR_REPLAY_EXPIRED' }]);
     });
 
+    it('tells all that is kept, be it more than a call takes arguments', async () => {
+      const count = 150_000;
+      const tokens = (): number[] => Array.from({ length: count }, (_, index) => index);
+      const replay = new TokenStreamer().stream(tokens).replay({ maxTokens: count });
+      const reader = replay.from().tokens();
+      for (let i = 0; i < count; i++) await reader.next();
+      const again = replay.from('0').tokens();
+      expect(await again.next()).toEqual({ done: false, value: 1 });
+      await again.return!();
+    });
+
     it('ends when nobody reads for `graceMs`, and keeps nothing then (H293)', async () => {
       const clock = new ManualClock();
       const source = new Played<string>();
@@ -1290,6 +1301,15 @@ describe('TokenStreamer', () => {
       });
       await collect(stream);
       expect(ids).toEqual(['mine']);
+    });
+
+    it('leaves it to the gate to refuse an onTicket that is no function', async () => {
+      const gate = new AdmissionQueue({ concurrency: 1 });
+      const stream = new TokenStreamer().stream(() => ['a'], { gate, onTicket: 5 as never });
+      expect(types(await collect(stream))).toEqual(['error']);
+      const { outcome, error } = await stream.finished;
+      expect(outcome).toBe('failed');
+      expect(String(error)).toMatch(/^TypeError: Expected `onTicket` to be a function/u);
     });
   });
 

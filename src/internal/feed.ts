@@ -272,12 +272,14 @@ export class Feed<T> implements Due {
       ...this.#gateOptions,
       signal: this.#forGate.signal,
     };
-    if (followsPosition && (gate[optionNames]?.has('onTicket') ?? true)) {
-      // Not what a polluted `Object.prototype` has.
-      const own = Object.hasOwn(this.#gateOptions, 'onTicket');
-      const theirs = own && (this.#gateOptions['onTicket'] as (ticket: PlaceInLine) => void);
+    // Not what a polluted `Object.prototype` has.
+    const own = Object.hasOwn(this.#gateOptions, 'onTicket');
+    const theirs = own ? this.#gateOptions['onTicket'] : nothing;
+    // What is no function is for the gate to refuse.
+    const canFollow = followsPosition && typeof theirs === 'function';
+    if (canFollow && (gate[optionNames]?.has('onTicket') ?? true)) {
       options['onTicket'] = (ticket: PlaceInLine): void => {
-        if (theirs !== false) theirs(ticket);
+        theirs(ticket);
         this.#follow(ticket);
       };
     }

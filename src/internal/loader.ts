@@ -75,6 +75,7 @@ class Context implements FallbackContext {
 /** One call of a function that loads. */
 export class Load<T> extends Execution {
   readonly startedAt: number;
+  readonly timeoutMs: number;
   readonly dispose: ((resource: T) => unknown) | undefined;
   readonly fallback: boolean;
   deadline: Deadline | undefined;
@@ -84,12 +85,13 @@ export class Load<T> extends Execution {
 
   constructor(
     startedAt: number,
-    dispose: ((resource: T) => unknown) | undefined,
+    { dispose, loadTimeoutMs }: LoaderSettings<T>,
     fallback: boolean,
     over: (load: Load<T>, ok: boolean, value: unknown) => void,
   ) {
     super();
     this.startedAt = startedAt;
+    this.timeoutMs = loadTimeoutMs;
     this.dispose = dispose;
     this.fallback = fallback;
     this.#over = over;
@@ -212,8 +214,7 @@ export class Loader<T> {
       this.#host.loadOverrun(this.#time.now() - load.startedAt);
       this.#advance();
     } else {
-      const { loadTimeoutMs } = this.settings;
-      const reasonOf = (): unknown => new LoadTimeoutError(loadTimeoutMs);
+      const reasonOf = (): unknown => new LoadTimeoutError(load.timeoutMs);
       const reason = reasonOf();
       this.#abandon(load);
       this.#failed(load, reason, reasonOf);
@@ -236,11 +237,10 @@ export class Loader<T> {
     if (flight === undefined || this.#load !== undefined || this.#leaving.size > 0) return;
     flight.started = true;
     const { failure } = flight;
-    const { dispose, loadTimeoutMs } = this.settings;
-    const load = new Load<T>(this.#time.now(), dispose, failure !== undefined, this.#over);
+    const load = new Load<T>(this.#time.now(), this.settings, failure !== undefined, this.#over);
     this.#load = load;
-    if (loadTimeoutMs < Infinity) {
-      load.deadline = this.#deadlines.add(load, load.startedAt + loadTimeoutMs);
+    if (load.timeoutMs < Infinity) {
+      load.deadline = this.#deadlines.add(load, load.startedAt + load.timeoutMs);
     }
     this.#host.loading(load.fallback);
     const call = flight.fallback ?? this.settings.load;

@@ -84,7 +84,7 @@ export class Outlet<T> implements Sink<T>, Due {
   readonly settings: OutletSettings;
   readonly hasIds: boolean;
   readonly #feed: Feed<T>;
-  readonly #tokens: T[] = [];
+  readonly #tokens: T[];
   #moved = false;
   #position = 0;
   #startDue = false;
@@ -114,13 +114,13 @@ export class Outlet<T> implements Sink<T>, Due {
     this.settings = settings;
     this.#feed = feed;
     this.hasIds = origin?.hasIds ?? false;
+    this.#tokens = [...(origin?.tokens ?? [])];
     if (origin === undefined) {
       if (feed.ending === undefined) feed.attach(this);
       else this.stopped(feed.ending);
       return;
     }
     feed.attach(this);
-    this.#tokens.push(...origin.tokens);
     this.#moved = origin.hasMoved;
     this.#startDue = origin.isStartDue;
     this.#last = origin.last;
