@@ -34,7 +34,7 @@ export interface ResponseOptions<T = unknown> extends EncodeOptions<T> {
   /** Of a response that is not a refusal: one of those that have a body. Default 200. */
   readonly status?: number | undefined;
   /** Added to, or put in the place of, the headers that the format brings. */
-  readonly headers?: HeadersInit | undefined;
+  readonly headers?: ConstructorParameters<typeof Headers>[0] | undefined;
 }
 
 const FORMATS = ['events', 'ndjson', 'text', 'openai', 'ai-ui'] as const;
