@@ -1,3 +1,4 @@
+import { ours } from './internal/ours.ts';
 import { quote } from './internal/quote.ts';
 
 /** Every `code` of an error that this library rejects with. Match on it rather than on classes. */
@@ -26,6 +27,11 @@ export type ErrorCode =
  */
 export abstract class SluiceError extends Error {
   abstract readonly code: ErrorCode;
+
+  /** @internal */
+  get [ours](): true {
+    return true;
+  }
 }
 
 /** The primitive was closed: it takes no new work, or this caller was still waiting when it closed. */

@@ -1,4 +1,5 @@
-import { type ErrorCode, SluiceError } from '../errors.ts';
+import type { ErrorCode, SluiceError } from '../errors.ts';
+import { isOurs } from '../internal/ours.ts';
 
 /** What to answer a request with that was not admitted. */
 export interface HttpError {
@@ -17,7 +18,7 @@ export interface HttpError {
 }
 
 /** 429: this caller asks for too much; 503: there is too much to do; 504: it took too long. */
-const STATUS: Readonly<Record<ErrorCode, number>> = {
+const STATUS = {
   ERR_CLOSED: 503,
   ERR_QUEUE_FULL: 503,
   ERR_SHED: 503,
@@ -34,11 +35,11 @@ const STATUS: Readonly<Record<ErrorCode, number>> = {
   ERR_LOAD_CANCELLED: 503,
   ERR_STREAM_TIMEOUT: 504,
   ERR_REPLAY_EXPIRED: 410,
-};
+} satisfies Record<ErrorCode, number> as Readonly<Record<string, number | undefined>>;
 
-/** Status, headers and body for an error of this library; undefined for any other. */
+/** Status, headers and body for an error of this library, of any copy of it; undefined for any other. */
 export function toHttpError(error: unknown): HttpError | undefined {
-  if (!(error instanceof SluiceError)) return undefined;
+  if (!isOurs(error)) return undefined;
   const { code, message, retryAfterMs, estimatedWaitMs, limit } = error as SluiceError & {
     retryAfterMs?: number;
     estimatedWaitMs?: number;
@@ -53,7 +54,8 @@ export function toHttpError(error: unknown): HttpError | undefined {
       headers['ratelimit'] = `${structuredString(limit ?? 'default')};r=0;t=${seconds}`;
     }
   }
-  return httpError(STATUS[code], headers, {
+  // Another copy of the library may have codes that this one has not.
+  return httpError(STATUS[code] ?? 503, headers, {
     code,
     message,
     ...(retryAfterMs !== undefined && { retryAfterMs: Math.ceil(retryAfterMs) }),

@@ -1,9 +1,10 @@
-import { SluiceError, StreamTimeoutError } from '../errors.ts';
+import { StreamTimeoutError } from '../errors.ts';
 import type { AbortWatch } from './abort.ts';
 import { captureContext, type InContext } from './context.ts';
 import type { Deadline, Deadlines } from './deadlines.ts';
 import { mergeContexts } from './merge.ts';
 import { optionNames } from './options.ts';
+import { isOurs } from './ours.ts';
 import type { Pacer } from './pacer.ts';
 import { SourceReader, type TokenSource } from './source.ts';
 import { type Summary, Tally } from './tally.ts';
@@ -75,7 +76,7 @@ const nothing = (): void => {};
 
 /** Whether it is a limit on time that ends a stream: one of ours or an `AbortSignal.timeout()`. */
 function isTimeout(error: unknown): boolean {
-  if (error instanceof SluiceError) return error.code.endsWith('_TIMEOUT');
+  if (isOurs(error)) return error.code.endsWith('_TIMEOUT');
   return error instanceof Error && error.name === 'TimeoutError';
 }
 

@@ -1,7 +1,8 @@
-import { SluiceError, StreamTimeoutError } from '../errors.ts';
+import { type SluiceError, StreamTimeoutError } from '../errors.ts';
 import { AbortWatch } from './abort.ts';
 import { type Deadline, Deadlines } from './deadlines.ts';
 import type { Due, Ending, Feed, FeedFigures, FeedSettings, Sink } from './feed.ts';
+import { isOurs } from './ours.ts';
 import { Pacer } from './pacer.ts';
 import type { Time } from './time.ts';
 
@@ -343,7 +344,7 @@ export class Outlet<T> implements Sink<T>, Due {
 
 function errorEvent<T>(ending: Ending, exposeErrors: boolean): StreamEvent<T> {
   const { error, outcome } = ending;
-  if (error instanceof SluiceError) {
+  if (isOurs(error)) {
     const { code, message, retryAfterMs } = error as SluiceError & { retryAfterMs?: number };
     const event = { type: 'error', code, message } as const;
     return retryAfterMs === undefined ? event : { ...event, retryAfterMs };

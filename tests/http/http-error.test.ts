@@ -1,7 +1,9 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 
 import * as errors from '../../src/errors.ts';
-import { toHttpError } from '../../src/http/index.ts';
+import { toHttpError, toResponse } from '../../src/http/index.ts';
+import { ReadError } from '../../src/http/read-events.ts';
+import { TokenStreamer } from '../../src/token-streamer.ts';
 
 const JSON_HEADERS = {
   'content-type': 'application/json; charset=utf-8',
@@ -114,6 +116,30 @@ describe('toHttpError()', () => {
         },
       },
     });
+  });
+
+  it('knows the errors of a second copy of the library, which has other classes', async () => {
+    vi.resetModules();
+    const copy = await import('../../src/errors.ts');
+    const full = new copy.QueueFullError({ waiting: 1, maxWaiting: 1, retryAfterMs: 1000 });
+    expect(full).not.toBeInstanceOf(errors.SluiceError);
+    expect(toHttpError(full)).toMatchObject({ status: 503, headers: { 'retry-after': '1' } });
+    const later = Object.defineProperty(new copy.ClosedError('It'), 'code', { value: 'ERR_LATER' });
+    expect(toHttpError(later)?.status).toBe(503);
+
+    const gate = { run: () => Promise.reject(full) };
+    const refused = await toResponse(new TokenStreamer().stream(['a'], { gate }));
+    expect([refused.status, refused.headers.get('retry-after')]).toEqual([503, '1']);
+    const stream = new TokenStreamer().stream(['a'], {
+      gate: { run: () => Promise.reject(new copy.WaitTimeoutError(1)) },
+    });
+    await expect(stream.tokens().next()).rejects.toMatchObject({ code: 'ERR_WAIT_TIMEOUT' });
+    expect(await stream.finished).toMatchObject({ outcome: 'timeout' });
+  });
+
+  it('does not know an error by its code alone: what another server says is not ours', () => {
+    const data = { code: 'ERR_QUEUE_FULL', status: 503 };
+    expect(toHttpError(new ReadError('full', data))).toBeUndefined();
   });
 
   it('calls a limit without a name `default`', () => {

@@ -1,0 +1,12 @@
+import type { SluiceError } from '../errors.ts';
+
+/**
+ * Under this name an error says that it is of this library: of any copy of it, since a bundler or a
+ * dependency may bring a second one into the process, whose classes are others.
+ */
+export const ours: unique symbol = Symbol.for('sluice.error');
+
+/** Whether it is an error of this library. */
+export function isOurs(error: unknown): error is SluiceError {
+  return typeof error === 'object' && error !== null && ours in error;
+}
