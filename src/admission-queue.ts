@@ -618,7 +618,8 @@ export class AdmissionQueue
         throw aborted.reason;
       }
     }
-    this.#meter.accepted(now, entry.priority);
+    // One that takes its old place again has not come now.
+    this.#meter.accepted(entry.call.enqueuedAt === undefined ? now : undefined, entry.priority);
     if (id !== undefined) {
       this.#finished.forget(id);
       this.#known.set(id, entry);

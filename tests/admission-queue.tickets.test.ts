@@ -74,6 +74,21 @@ describe('AdmissionQueue', () => {
     expect(queue.estimateWaitMs()).toBe(40);
   });
 
+  it('takes those who are enqueued again for none of those to come', async () => {
+    const { clock, queue } = setUp({ concurrency: 5 });
+    await clock.advance(3_600_000);
+    const task = (): Promise<void> => new Promise((resolve) => clock.setTimeout(resolve, 1000));
+    // 300 that came within the hour before a restart, one every 12 s.
+    const tickets = Array.from({ length: 300 }, (_, i) =>
+      queue.enqueue(task, { priority: 1 + (i % 5), enqueuedAt: 12_000 * i }),
+    );
+    await clock.advance(1000);
+    const last = tickets.at(-1)!;
+    expect([last.position, last.estimatedWaitMs]).toEqual([290, 58_000]);
+    await clock.advance(58_000);
+    expect(last.position).toBe(0);
+  });
+
   it('comes back after the mean time of a place, at least 1 ms', async () => {
     for (const [ms, retryAfterMs] of [
       [20, 20],

@@ -44,9 +44,10 @@ export class QueueMeter {
     this.#arrivals = new Arrivals(priorities);
   }
 
-  accepted(now: number, priority: number): void {
+  /** `now`: undefined for one that came at another time, which says nothing of who is to come. */
+  accepted(now: number | undefined, priority: number): void {
     this.#accepted++;
-    this.#arrivals.add(now, priority);
+    if (now !== undefined) this.#arrivals.add(now, priority);
   }
 
   started(waitedMs: number): void {
