@@ -163,7 +163,9 @@ export class Keyed<T extends KeyedInstance> {
     this.#old = this.#young;
     this.#young = new Map();
     this.#hand = this.#old.entries();
-    if (this.#idleMs < Infinity) this.#alarm.set(this.#time.now() + this.#idleMs);
+    if (this.size > 0 && this.#idleMs < Infinity) {
+      this.#alarm.set(this.#time.now() + this.#idleMs);
+    }
   }
 
   /** In turns, so that nobody else waits long: first those left over, then a new generation. */
@@ -171,7 +173,6 @@ export class Keyed<T extends KeyedInstance> {
     for (let looks = 0; looks < MAX_LOOKS; looks++) {
       if (this.#look()) continue;
       this.#nextGeneration();
-      if (this.size === 0) this.#alarm.set(Infinity);
       return;
     }
     this.#alarm.set(now);
