@@ -82,7 +82,7 @@ export interface AdmissionQueueOptions {
 export interface EnqueueOptions {
   /** Unique among the unfinished tickets, or `ERR_DUPLICATE_ID`. Default: generated. */
   readonly id?: string | undefined;
-  /** Whose it is, for events and `stats` consumers: a user, a tenant, a model. */
+  /** Whose it is, for events and records: a user, a tenant, a model. */
   readonly key?: string | undefined;
   /** From 1, the most urgent, to `priorities`. */
   readonly priority?: number | undefined;

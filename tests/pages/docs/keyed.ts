@@ -1,0 +1,3 @@
+import { vi } from 'vitest';
+
+export const console = { log: vi.fn<(...parts: unknown[]) => void>() };
