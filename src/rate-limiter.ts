@@ -213,7 +213,7 @@ export interface RateLimiterRefusedEvent extends RateLimiterEvent {
 }
 /** What a lease was put right to. */
 export interface RateLimiterSettledEvent extends RateLimiterEvent {
-  /** What was really used, of the same form as the `cost`. */
+  /** What was really used: of the same form as the `cost`, or by name where it was settled so. */
   readonly actual: number | Readonly<Record<string, number>>;
 }
 /** How long grants are held. */
@@ -300,7 +300,8 @@ class GrantedLease implements Lease<string> {
   }
 
   cancel(): boolean {
-    return this.#settle(0);
+    const { demand } = this;
+    return this.#settle(typeof demand === 'number' ? 0 : demand.map(() => 0));
   }
 
   [Symbol.dispose](): void {
@@ -553,7 +554,8 @@ export class RateLimiter<Name extends string = never>
 
   /**
    * In how many ms `cost` is granted to one who asks for it then, with the least urgent priority, if
-   * nobody else comes or goes: 0 if now, Infinity if never. With several limits, O(waiting).
+   * nobody else comes or goes: 0 if now, Infinity if never. With a fraction, which most timers drop.
+   * With several limits, O(waiting).
    */
   retryAfterMs(cost: Cost<Name> = 1): number {
     const demand = demandOf(this.#first, cost);

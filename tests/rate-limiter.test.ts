@@ -826,6 +826,22 @@ describe('RateLimiter', () => {
       expect([limiter.available('requests'), limiter.available('tokens')]).toEqual([10, 1000]);
       expect(lease.settle({ tokens: 5 })).toBe(false);
     });
+
+    it('is told in the form of the cost', async () => {
+      const { clock } = setUp({ limit: 1 });
+      const limits = { requests: { limit: 10 }, tokens: { limit: 1000 } };
+      const limiter = new RateLimiter({ limits, clock });
+      const actuals: unknown[] = [];
+      limiter.on('settled', ({ actual }) => actuals.push(actual));
+      limiter.tryAcquire(2)!.cancel();
+      limiter.tryAcquire({ tokens: 800 })!.cancel();
+      // Aborted between the grant and the task.
+      const controller = new AbortController();
+      limiter.once('granted', () => controller.abort('why'));
+      const { signal } = controller;
+      await expect(limiter.run(() => {}, { cost: { tokens: 800 }, signal })).rejects.toBe('why');
+      expect(actuals).toEqual([0, { requests: 0, tokens: 0 }, { requests: 0, tokens: 0 }]);
+    });
   });
 
   describe('disposal of a lease', () => {
