@@ -76,4 +76,30 @@ describe('Deadlines', () => {
       expect(clock.timers).toBe(0);
     },
   );
+
+  test.prop(
+    [
+      fc.array(fc.record({ at: fc.nat(1000), stays: fc.boolean(), turn: fc.nat() }), {
+        maxLength: 300,
+        size: 'max',
+      }),
+      fc.nat(9),
+    ],
+    { numRuns: 200 },
+  )('reports those in order that are left when most have been taken back', async (all, nth) => {
+    const clock = new ManualClock();
+    const reported: number[] = [];
+    const deadlines = new Deadlines<number>(new Time(clock), (due) => reported.push(...due));
+    const made = all.map(({ at }, id) => deadlines.add(id, at));
+    const left = all.map((deadline, id) => ({ ...deadline, id }));
+    for (const { id } of left.toSorted((a, b) => a.turn - b.turn)) {
+      if (!all[id]!.stays || id % 10 !== nth) deadlines.remove(made[id]!);
+    }
+    await clock.advance(1000);
+    const expected = left
+      .filter(({ stays, id }) => stays && id % 10 === nth)
+      .toSorted((a, b) => a.at - b.at || a.id - b.id);
+    expect(reported).toEqual(expected.map(({ id }) => id));
+    expect(clock.timers).toBe(0);
+  });
 });

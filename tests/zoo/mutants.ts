@@ -299,18 +299,18 @@ const RUNS: readonly Mutant[] = [
   {
     name: 'a heap that is not put in order again',
     file: 'internal/deadlines.ts',
-    find: `    this.#up(last);
-    this.#down(last);`,
-    replace: ``,
+    find: `      heap[0] = last;
+      this.#down(0);`,
+    replace: `      heap[0] = last;`,
     like: 'majiayu000/harness#1591',
     breaks: 'S4',
   },
   {
     name: 'the timer stays armed when nobody has a deadline',
     file: 'internal/deadlines.ts',
-    find: `    if (this.#heap.length === 0) this.#alarm.set(Infinity);
-    else if`,
-    replace: `    if`,
+    find: `      this.#heap = [];
+      this.#alarm.set(Infinity);`,
+    replace: `      this.#heap = [];`,
     like: 'async-sema RateLimit, supercharge/promise-pool#79',
     breaks: 'I8',
   },
