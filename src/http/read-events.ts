@@ -81,7 +81,7 @@ class EventReader<T> implements AsyncIterableIterator<ReadEvent<T>> {
   readonly #body: ReadableStreamDefaultReader<Uint8Array> | undefined;
   readonly #utf8 = new TextDecoder();
   readonly #parser = createParser({ onEvent: (message) => this.#take(message) });
-  /** What has come and was not asked for yet. */
+  /** What has come and was not asked for yet, the latest first: a chunk may be all of it at once. */
   readonly #events: (StreamEvent<T> | ReadError)[] = [];
   #isOpen = false;
   #isOver = false;
@@ -122,11 +122,13 @@ class EventReader<T> implements AsyncIterableIterator<ReadEvent<T>> {
     try {
       if (!this.#isOpen && !this.#isOver) await this.#open();
       while (!this.#isOver) {
-        const event = this.#events.shift();
+        const event = this.#events.pop();
         if (event === undefined) {
           const text = await this.#read();
-          if (text !== undefined) this.#parser.feed(text);
-          else if (!this.#isOver) throw this.#cut();
+          if (text !== undefined) {
+            this.#parser.feed(text);
+            this.#events.reverse();
+          } else if (!this.#isOver) throw this.#cut();
         } else if (event instanceof ReadError) {
           throw event;
         } else if (event.type === 'error') {

@@ -117,6 +117,14 @@ describe('readEvents()', () => {
     expect(await events.return!()).toEqual({ done: true, value: undefined });
   });
 
+  it('reads a hundred thousand events that come in one piece in time', async () => {
+    const event = 'event: token\ndata: {"index":0,"value":"x"}\n\n';
+    const text = `${event.repeat(100_000)}event: done\ndata: {}\n\n`;
+    const events = await Array.fromAsync(readEvents(new Response(text, { headers: EVENT_STREAM })));
+    expect(events).toHaveLength(100_001);
+    expect(events.at(-1)).toEqual({ type: 'done' });
+  });
+
   it('leaves out signs of life, and events of other names', async () => {
     const body =
       ':\n\nevent: start\ndata: {}\n\ndata: {"x":1}\n\nevent: ping\ndata: -\n\nretry: 5\n\n';
