@@ -284,7 +284,9 @@ class Stream<T> implements TokenStream<T> {
   readonly #outlet: Outlet<T>;
   readonly #feed: Feed<T>;
   #claimed = false;
-  #isHandedOn = false;
+  /** What is read in its place. */
+  #branches: readonly Stream<T>[] | undefined;
+  #isReplayed = false;
 
   constructor(outlet: Outlet<T>, feed: Feed<T>) {
     this.#outlet = outlet;
@@ -318,16 +320,21 @@ class Stream<T> implements TokenStream<T> {
   }
 
   cancel(reason: unknown = new DOMException('The stream was cancelled.', 'AbortError')): boolean {
+    // Where it is a branch itself, the others go on.
+    if (this.#branches !== undefined) {
+      return this.#branches.map((branch) => branch.cancel(reason)).includes(true);
+    }
     const ending = { outcome: 'cancelled', error: reason } as const;
-    return this.#isHandedOn ? this.#feed.stop(ending) : this.#outlet.end(ending);
+    return this.#isReplayed ? this.#feed.stop(ending) : this.#outlet.end(ending);
   }
 
   tee(count: number): TokenStream<T>[] {
     positiveInteger('count', count);
     this.#claim();
     const outlets = this.#outlet.split(count);
-    this.#handOn();
-    return outlets.map((outlet) => new Stream(outlet, this.#feed));
+    this.#outlet.retire();
+    this.#branches = outlets.map((outlet) => new Stream(outlet, this.#feed));
+    return [...this.#branches];
   }
 
   replay(options?: ReplayOptions): Replay<T> {
@@ -340,7 +347,8 @@ class Stream<T> implements TokenStream<T> {
       positiveMs('graceMs', graceMs),
     );
     this.#claim();
-    this.#handOn();
+    this.#isReplayed = true;
+    this.#outlet.retire();
     return {
       expired: recorder.expired,
       from: (lastEventId) => new Stream(recorder.from(lastEventId || undefined), this.#feed),
@@ -351,11 +359,6 @@ class Stream<T> implements TokenStream<T> {
     const { waitedMs, timeToFirstTokenMs, gapMs } = this.#feed.figures;
     const { taken, buffered } = this.#outlet;
     return { tokens: taken, buffered, waitedMs, timeToFirstTokenMs, gapMs };
-  }
-
-  #handOn(): void {
-    this.#isHandedOn = true;
-    this.#outlet.retire();
   }
 
   #claim(): void {

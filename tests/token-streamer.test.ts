@@ -961,6 +961,35 @@ describe('TokenStreamer', () => {
         expect(types(await collect(branch))).toEqual(['error']);
     });
 
+    it('ends no other branch when one is cancelled that has branches itself', async () => {
+      const source = new Played<string>();
+      const stream = streamOf(source, new ManualClock());
+      const [one, two] = stream.tee(2);
+      const under = one!.tee(2).map((branch) => collect(branch));
+      const other = collect(two!);
+      await source.give('a');
+      expect(one!.cancel()).toBe(true);
+      expect(one!.cancel()).toBe(false);
+      for (const events of under) expect(types(await events)).toEqual(['start', 'token', 'error']);
+      await source.give('b');
+      await source.end();
+      expect(types(await other)).toEqual(['start', 'token', 'token', 'done']);
+      expect(stream.cancel()).toBe(false);
+    });
+
+    it('ends no other reader of a replay with the branches of one', async () => {
+      const source = new Played<string>();
+      const replay = streamOf(source, new ManualClock()).replay();
+      const reader = replay.from();
+      const branches = reader.tee(2).map((branch) => collect(branch));
+      const other = collect(replay.from());
+      await source.give('a');
+      reader.cancel();
+      for (const events of branches) expect(types(await events).at(-1)).toBe('error');
+      await source.end();
+      expect(types(await other)).toEqual(['start', 'token', 'done']);
+    });
+
     it('refuses a bad count and a stream that is read already', () => {
       const stream = new TokenStreamer().stream(['a']);
       for (const bad of [0, 1.5, -1, NaN, '2']) {
