@@ -963,10 +963,11 @@ describe('TokenStreamer', () => {
 
     it('ends no other branch when one is cancelled that has branches itself', async () => {
       const source = new Played<string>();
-      const stream = streamOf(source, new ManualClock());
+      const stream = new TokenStreamer({ clock: new ManualClock() }).stream(source);
       const [one, two] = stream.tee(2);
       const under = one!.tee(2).map((branch) => collect(branch));
       const other = collect(two!);
+      await settle();
       await source.give('a');
       expect(one!.cancel()).toBe(true);
       expect(one!.cancel()).toBe(false);
@@ -979,10 +980,11 @@ describe('TokenStreamer', () => {
 
     it('ends no other reader of a replay with the branches of one', async () => {
       const source = new Played<string>();
-      const replay = streamOf(source, new ManualClock()).replay();
+      const replay = new TokenStreamer({ clock: new ManualClock() }).stream(source).replay();
       const reader = replay.from();
       const branches = reader.tee(2).map((branch) => collect(branch));
       const other = collect(replay.from());
+      await settle();
       await source.give('a');
       reader.cancel();
       for (const events of branches) expect(types(await events).at(-1)).toBe('error');
