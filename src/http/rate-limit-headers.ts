@@ -137,7 +137,9 @@ function itemsOf(list: string): [string, Map<string, string>][] {
       const value =
         eat(/=/y) === undefined
           ? '?1'
-          : eat(/-?\d+(?:\.\d+)?|"(?:[ !#-[\]-~]|\\["\\])*"|[a-z*][\w!#$%&'*+.^`|~:/-]*|\?[01]/iy);
+          : eat(
+              /-?\d+(?:\.\d+)?|"(?:[ !#-[\]-~]|\\["\\])*"|[a-z*][\w!#$%&'*+.^`|~:/-]*|\?[01]|:[\w+/=]*:/iy,
+            );
       if (key === undefined || value === undefined) return [];
       parameters.set(key, value);
     }

@@ -59,10 +59,19 @@ describe('parseRateLimitHeaders()', () => {
       a: { remaining: 50 },
       b: { remaining: 7 },
     });
-    expect(parseRateLimitHeaders({ ratelimit: '"a\\"b\\\\";r=1;pk=:cGs=:;t=2' })).toBeUndefined();
+    expect(parseRateLimitHeaders({ ratelimit: '"a\\"b\\\\";r=1;pk=:c?=:;t=2' })).toBeUndefined();
     expect(
       parseRateLimitHeaders({ ratelimit: '"a\\"b\\\\"; r=1;x;y=?0;z=tok;s="q\\"";d=-1.25' }),
     ).toEqual({ 'a"b\\': { remaining: 1 } });
+  });
+
+  it('reads over the keys of partitions, as express-rate-limit sends them', () => {
+    expect(
+      parseRateLimitHeaders({
+        'ratelimit-policy': '"100-in-15min"; q=100; w=900; pk=:MTI3Lj+/A==:',
+        ratelimit: '"100-in-15min"; r=99; t=900; pk=::',
+      }),
+    ).toEqual({ '100-in-15min': { limit: 100, remaining: 99, resetMs: 900_000 } });
   });
 
   it('leaves places at once out: they are not tokens', () => {
