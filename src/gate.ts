@@ -127,23 +127,26 @@ class Composition implements Gate<TaskContext, LooseOptions> {
       const enter = async (index: number, contexts: readonly TaskContext[]): Promise<T> => {
         const gate = this.#gates[index];
         if (gate === undefined) return task(mergeContexts(contexts) as TaskContext);
-        let inside: Promise<T> | undefined;
+        const inside = new Set<Promise<T>>();
         const pass = (context: TaskContext): Promise<T> => {
-          inside = enter(index + 1, [...contexts, context]).finally(() => {
-            inside = undefined;
-          });
-          return inside;
+          const going = enter(index + 1, [...contexts, context]).finally(() =>
+            inside.delete(going),
+          );
+          inside.add(going);
+          return going;
         };
         try {
-          return await gate.run(pass, optionsFor(gate, all, contexts.at(-1)?.signal));
+          const value = await gate.run(pass, optionsFor(gate, all, contexts.at(-1)?.signal));
+          if (inside.size > 0) resolve(value);
+          return value;
         } catch (error) {
-          // A gate answers at once when the caller gives up or time runs out, and keeps its own place
-          // until the task has settled. So must the gates around it.
-          if (inside !== undefined) {
-            reject(error);
-            await Promise.allSettled([inside]);
-          }
+          if (inside.size > 0) reject(error);
           throw error;
+        } finally {
+          // A gate answers at once when the caller gives up or time runs out, and keeps its own place
+          // until the task has settled. So must the gates around it. One that is not of ours may
+          // also have an answer before that, or call the task again.
+          if (inside.size > 0) await Promise.allSettled(inside);
         }
       };
       enter(0, []).then(resolve, reject);

@@ -555,7 +555,7 @@ export class RateLimiter<Name extends string = never>
   /**
    * In how many ms `cost` is granted to one who asks for it then, with the least urgent priority, if
    * nobody else comes or goes: 0 if now, Infinity if never. With a fraction, which most timers drop.
-   * With several limits, O(waiting).
+   * With several limits, or while `sync` holds tokens back, O(waiting).
    */
   retryAfterMs(cost: Cost<Name> = 1): number {
     const demand = demandOf(this.#first, cost);

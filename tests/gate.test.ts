@@ -380,6 +380,38 @@ describe('compose()', () => {
       expect([outer.active, inner.active]).toEqual([0, 0]);
     });
 
+    it.each([true, false])(
+      'when a gate that is not of ours calls the task twice and answers before: the places at the end',
+      async (ok) => {
+        const places = new Semaphore(1);
+        const first = Promise.withResolvers<void>();
+        const hedge: Gate = {
+          run: async (task) => {
+            const context = { signal: new AbortController().signal };
+            const tries = [task(context), task(context)];
+            const fastest = await Promise.race(tries);
+            if (ok) return fastest;
+            throw new Error('too slow');
+          },
+        };
+        const second = Promise.withResolvers<void>();
+        const tasks = [first.promise, second.promise];
+        const told: unknown[] = [];
+        const answer = compose(places, hedge).run(() => tasks.shift());
+        void answer.then(
+          () => told.push('answered'),
+          (error: Error) => told.push(error.message),
+        );
+        first.resolve();
+        await settle();
+        expect(told).toEqual([ok ? 'answered' : 'too slow']);
+        expect(places.active).toBe(1);
+        second.reject(new Error('nobody waits for that'));
+        await settle();
+        expect(places.active).toBe(0);
+      },
+    );
+
     it('innermost first (H336)', async () => {
       const gates = [1, 2, 3].map(() => new Semaphore(1));
       const order: number[] = [];
