@@ -12,8 +12,14 @@ function holderOf(
 /** A method of a class is called on the context that it is of, whose private fields no other has. */
 function valueOf(holder: Merged['contexts'][number], name: string | symbol): unknown {
   const value = holder[name];
-  const isMethod =
-    typeof value === 'function' && !Object.hasOwn(holder, name) && !(name in Object.prototype);
+  if (typeof value !== 'function' || name === 'constructor') return value;
+  let owner: object | null = holder;
+  while (owner !== null && !Object.hasOwn(owner, name)) {
+    owner = Object.getPrototypeOf(owner) as object | null;
+  }
+  if (owner === null || owner === holder || owner === Object.prototype) return value;
+  // A function that a getter hands out is no method, and may have properties of its own.
+  const isMethod = Object.getOwnPropertyDescriptor(owner, name)!.value === value;
   return isMethod ? (value.bind(holder) as unknown) : value;
 }
 

@@ -2,6 +2,8 @@ import { describe, expect, it, vi } from 'vitest';
 
 import { mergeContexts } from '../../src/internal/merge.ts';
 
+const model = Object.assign((text: string) => text.length, { tokens: 5 });
+
 class Base {
   get inherited(): string {
     return 'inherited';
@@ -14,6 +16,10 @@ class Context extends Base {
 
   get secret(): string {
     return this.#secret;
+  }
+
+  get model(): typeof model {
+    return model;
   }
 
   method(): string {
@@ -44,12 +50,13 @@ describe('mergeContexts()', () => {
 
   it('has what a class has and inherits, without its constructor, and nothing of Object', () => {
     const merged = mergeContexts([new Context(), { last: true }]);
-    expect(Object.keys(merged)).toEqual(['own', 'secret', 'method', 'inherited', 'last']);
+    expect(Object.keys(merged)).toEqual(['own', 'secret', 'model', 'method', 'inherited', 'last']);
     expect(merged).toMatchObject({ own: 1, secret: 'secret', inherited: 'inherited', last: true });
   });
 
   it('calls the methods of a class on what they are of, and those of Object on itself', () => {
-    const merged = mergeContexts([new Context(), { own: 2 }]) as Pick<Context, 'method'>;
+    const merged = mergeContexts([new Context(), { own: 2 }]) as Pick<Context, 'method' | 'model'>;
+    expect([merged.model, { ...merged }.model]).toEqual([model, model]);
     expect([merged.method(), { ...merged }.method()]).toEqual(['secret of 1', 'secret of 1']);
     // oxlint-disable-next-line no-prototype-builtins -- as others do
     expect([merged.hasOwnProperty('secret'), merged.constructor]).toEqual([true, Object]);
