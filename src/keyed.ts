@@ -171,9 +171,7 @@ export class Keyed<T extends KeyedInstance> {
   /** In turns, so that nobody else waits long: first those left over, then a new generation. */
   #cleanUp(now: number): void {
     for (let looks = 0; looks < MAX_LOOKS; looks++) {
-      if (this.#look()) continue;
-      this.#nextGeneration();
-      return;
+      if (!this.#look()) return this.#nextGeneration();
     }
     this.#alarm.set(now);
   }
