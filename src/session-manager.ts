@@ -1,7 +1,12 @@
 import { nanoid } from 'nanoid';
 
 import type { Clock } from './clock.ts';
-import { ClosedError, DuplicateIdError, SessionsFullError } from './errors.ts';
+import {
+  ClosedError,
+  DuplicateIdError,
+  MetadataTooLargeError,
+  SessionsFullError,
+} from './errors.ts';
 import type { Gate } from './gate.ts';
 import { AbortWatch } from './internal/abort.ts';
 import {
@@ -536,7 +541,11 @@ export class SessionManager
     const session = new Kind(this.#host, log);
     if (given.metadata !== undefined) {
       const metadata = readOptions('metadata', given.metadata, undefined);
-      for (const [key, value] of Object.entries(metadata)) session.metadata.set(key, value);
+      try {
+        for (const [key, value] of Object.entries(metadata)) session.metadata.set(key, value);
+      } catch (error) {
+        throw error instanceof MetadataTooLargeError ? this.#refuse(error) : error;
+      }
     }
     const { timeoutMs = this.#timeoutFor?.(session) ?? this.#timeoutMs } = given;
     const limitMs = msOrInfinity('timeoutMs', timeoutMs);

@@ -40,6 +40,21 @@ describe('SessionManager', () => {
     });
   });
 
+  it('counts and tells a session that is refused for its metadata, as any other refusal', async () => {
+    const sessions = new SessionManager({ maxValueBytes: 8 });
+    const told: unknown[] = [];
+    for (const name of NAMES) sessions.on(name, (payload) => told.push([name, payload]));
+    await expect(sessions.run(never, { metadata: { note: 'too long!' } })).rejects.toMatchObject({
+      code: 'ERR_METADATA_TOO_LARGE',
+    });
+    // A mistake of the caller's is no refusal.
+    await expect(sessions.run(never, { metadata: { note: 1n } as never })).rejects.toThrow(
+      TypeError,
+    );
+    expect(told).toEqual([['refused', { code: 'ERR_METADATA_TOO_LARGE', active: 0 }]]);
+    expect(sessions.stats()).toMatchObject({ refused: 1, started: 0 });
+  });
+
   it('tells of a timeout and of an abort when they come, not with the next call', async () => {
     const clock = new ManualClock();
     const sessions = new SessionManager({ clock, timeoutMs: 5 });

@@ -2,6 +2,7 @@ import { EventEmitter } from 'node:events';
 
 import { describe, expect, it } from 'vitest';
 
+import { tick } from '../src/internal/tick.ts';
 import { ManualClock, settle } from '../src/testing.ts';
 import {
   fromCallback,
@@ -14,6 +15,8 @@ import {
 function streamOf<T>(source: Parameters<TokenStreamer['stream']>[0]): TokenStream<T> {
   return new TokenStreamer({ clock: new ManualClock() }).stream(source) as TokenStream<T>;
 }
+
+const ignore = (): void => {};
 
 async function collect<V>(values: AsyncIterable<V>): Promise<V[]> {
   const all: V[] = [];
@@ -81,6 +84,22 @@ describe('fromCallback()', () => {
       );
       await expect(collect(rejected.tokens())).rejects.toBe(failure);
     }
+  });
+
+  it('waits for the clean-up where the stream is ended early, and reports of its failing', async () => {
+    const { promise, reject } = Promise.withResolvers<void>();
+    const stream = streamOf<string>(fromCallback(() => () => promise));
+    stream.tokens().next().catch(ignore);
+    await settle();
+    stream.cancel();
+    let finished = false;
+    void stream.finished.then(() => (finished = true));
+    await settle();
+    expect(finished).toBe(false);
+    reject(new Error('not closed'));
+    await expect(stream.finished).resolves.toMatchObject({
+      teardownError: new Error('not closed'),
+    });
   });
 
   it('cleans up once, however the stream ends', async () => {
@@ -209,6 +228,26 @@ describe('fromEmitter()', () => {
     await settle();
     expect(emitter.eventNames()).toHaveLength(3);
     await iterator.return!();
+    expect(emitter.eventNames()).toEqual([]);
+  });
+
+  it('hears the error of what was aborted, which would end the process otherwise', async () => {
+    const emitter = new EventEmitter();
+    // As a WebSocket does that is terminated before it is open.
+    const emitted = new Promise<boolean>((resolve) => {
+      const source = fromEmitter<string>(({ signal }) => {
+        signal.addEventListener('abort', () => {
+          process.nextTick(() => resolve(emitter.emit('error', new Error('never opened'))));
+        });
+        return emitter;
+      });
+      const stream = streamOf<string>(source);
+      stream.tokens().next().catch(ignore);
+      void settle().then(() => stream.cancel());
+    });
+    expect(await emitted).toBe(true);
+    await tick();
+    await tick();
     expect(emitter.eventNames()).toEqual([]);
   });
 

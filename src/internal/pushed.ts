@@ -1,5 +1,6 @@
 import type { TaskContext } from '../gate.ts';
 import { callable, positiveInteger, readOptions } from './assert.ts';
+import { tick } from './tick.ts';
 
 /** Where a callback puts the tokens of a stream. */
 export interface TokenSink<T> {
@@ -47,8 +48,8 @@ const EMITTER_OPTIONS = new Set(['maxBuffered', 'token', 'end', 'error']);
 
 /**
  * A source for what calls back with tokens: `start` is called when the stream may start, and pushes.
- * What it returns, if anything, is called once when the stream is over, however it ended. What it
- * throws, or rejects with, fails the stream.
+ * What it returns, if anything, is called once when the stream is over, however it ended; who ends the
+ * stream early waits for it. What `start` throws, or rejects with, fails the stream.
  *
  * @example
  * ```ts
@@ -71,7 +72,7 @@ export function fromCallback<T>(
 
 /**
  * A source for what emits tokens. The listeners are added when the stream may start and removed when
- * it is over. Tokens that were emitted before are lost: give a function, which is called then, for
+ * it is over; that for errors, where the stream was ended from outside, one turn later. Tokens that were emitted before are lost: give a function, which is called then, for
  * an emitter that starts by itself.
  */
 export function fromEmitter<T>(
@@ -83,14 +84,16 @@ export function fromEmitter<T>(
   return fromCallback<T>(
     (sink) => {
       const from = typeof emitter === 'function' ? emitter({ signal: sink.signal }) : emitter;
-      const listeners: readonly [string, (argument: unknown) => void][] = [
-        [token, sink.push as (argument: unknown) => void],
-        [end, sink.end],
-        [error, sink.fail],
-      ];
-      for (const [event, listener] of listeners) from.on(event, listener);
-      return () => {
-        for (const [event, listener] of listeners) from.off(event, listener);
+      const push = sink.push as (argument: unknown) => void;
+      from.on(token, push);
+      from.on(end, sink.end);
+      from.on(error, sink.fail);
+      return async () => {
+        from.off(token, push);
+        from.off(end, sink.end);
+        // What is aborted may say so as an error, which would end the process if nobody heard it.
+        if (sink.signal.aborted) await tick();
+        from.off(error, sink.fail);
       };
     },
     { maxBuffered },
@@ -110,6 +113,8 @@ class Pushed<T> implements AsyncIterableIterator<T> {
   #ending: { readonly error?: unknown } | undefined;
   #whenReady: (() => void)[] = [];
   #cleanUp: unknown;
+  /** What the clean-up returned. */
+  #cleaned: unknown;
 
   constructor(start: (sink: TokenSink<T>) => unknown, maxBuffered: number, signal: AbortSignal) {
     this.#maxBuffered = maxBuffered;
@@ -155,6 +160,7 @@ class Pushed<T> implements AsyncIterableIterator<T> {
   async return(): Promise<IteratorResult<T>> {
     this.#tokens.length = 0;
     this.#end({});
+    await this.#cleaned;
     return { done: true, value: undefined };
   }
 
@@ -204,6 +210,6 @@ class Pushed<T> implements AsyncIterableIterator<T> {
   /** Keeps what is to be called at the end, or calls it where that has come. */
   #keep(cleanUp: unknown): void {
     this.#cleanUp = this.#ending === undefined ? cleanUp : undefined;
-    if (this.#ending !== undefined && typeof cleanUp === 'function') cleanUp();
+    if (this.#ending !== undefined && typeof cleanUp === 'function') this.#cleaned = cleanUp();
   }
 }
