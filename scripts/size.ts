@@ -11,15 +11,15 @@ import { build } from 'esbuild';
  * needs it.
  */
 const BUDGETS: Readonly<Record<string, number>> = {
-  sluice: 32_200,
-  'sluice/admission-queue': 10_850,
-  'sluice/semaphore': 7_200,
-  'sluice/rate-limiter': 11_300,
-  'sluice/keyed': 1_900,
-  'sluice/session-manager': 9_350,
-  'sluice/shared-resource': 8_000,
-  'sluice/token-streamer': 8_350,
-  'sluice/http': 12_350,
+  sluice: 32_850,
+  'sluice/admission-queue': 10_950,
+  'sluice/semaphore': 7_300,
+  'sluice/rate-limiter': 11_450,
+  'sluice/keyed': 1_970,
+  'sluice/session-manager': 9_450,
+  'sluice/shared-resource': 8_100,
+  'sluice/token-streamer': 8_650,
+  'sluice/http': 12_950,
   'sluice/read-events': 3_800,
   'sluice/testing': 650,
 };

@@ -1,4 +1,4 @@
-import { callable, readOptions } from './internal/assert.ts';
+import { callable, readOptions, withMethods } from './internal/assert.ts';
 import { mergeContexts } from './internal/merge.ts';
 import { optionNames } from './internal/options.ts';
 
@@ -63,7 +63,7 @@ export function compose<const Gates extends readonly [AnyGate, ...AnyGate[]]>(
 ): ComposedGate<Gates> {
   const checked: readonly unknown[] = gates;
   if (checked.length === 0) throw new TypeError('Expected at least one gate to compose.');
-  for (const gate of checked) checkGate(gate);
+  for (const gate of checked) withMethods('gate', gate, 'run');
   return new Composition(checked as readonly NamedGate[]) as unknown as ComposedGate<Gates>;
 }
 
@@ -81,7 +81,7 @@ export function wrap<This, Args extends unknown[], Result, Options extends objec
   fn: (this: This, ...args: Args) => Result | PromiseLike<Result>,
   options?: NoInfer<Options> | ((...args: Args) => NoInfer<Options> | undefined),
 ): (this: This, ...args: Args) => Promise<Result> {
-  checkGate(gate);
+  withMethods('gate', gate, 'run');
   callable('fn', fn);
   return function (this: This, ...args: Args): Promise<Result> {
     try {
@@ -91,12 +91,6 @@ export function wrap<This, Args extends unknown[], Result, Options extends objec
       return Promise.reject(error);
     }
   };
-}
-
-function checkGate(gate: unknown): void {
-  if (typeof (gate as Partial<AnyGate> | null | undefined)?.run !== 'function') {
-    throw new TypeError('Expected `gate` to have a method `run`.');
-  }
 }
 
 type LooseOptions = Record<string, unknown>;

@@ -19,6 +19,7 @@ import {
   positiveMs,
   readOptions,
   text,
+  withMethods,
 } from './internal/assert.ts';
 import { Awaiters } from './internal/awaiters.ts';
 import { ContextValue } from './internal/context.ts';
@@ -407,6 +408,7 @@ export class SessionManager
    * that the listener was called in.
    */
   observe(gate: ObservableGate): () => void {
+    withMethods('gate', gate, 'on', 'off');
     const waiting = new Map<unknown, LiveSession | undefined>();
     const holding = new Map<unknown, LiveSession>();
     const queued = ({ id }: GateEvent): void => {

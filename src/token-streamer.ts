@@ -8,6 +8,7 @@ import {
   positiveMs,
   readOptions,
   unknownOption,
+  withMethods,
 } from './internal/assert.ts';
 import { type AnyGate, type Ending, Feed } from './internal/feed.ts';
 import { optionNames } from './internal/options.ts';
@@ -422,9 +423,7 @@ interface ReadStreamOptions extends Readonly<Record<string, unknown>> {
 function readStreamOptions(options: object | undefined): ReadStreamOptions {
   const given: ReadStreamOptions = readOptions('stream', options, undefined) as ReadStreamOptions;
   const { gate, signal } = given;
-  if (gate !== undefined && typeof gate?.run !== 'function') {
-    throw new TypeError('Expected `gate` to have a method `run`.');
-  }
+  if (gate !== undefined) withMethods('gate', gate, 'run');
   if (signal !== undefined) abortSignal('signal', signal);
   // A gate that is not of ours may understand anything.
   if (gate !== undefined && gate[optionNames] === undefined) return given;

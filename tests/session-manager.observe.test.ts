@@ -53,6 +53,13 @@ async function recordOf(promise: Promise<{ session: SessionRecord }>): Promise<S
 
 describe('SessionManager', () => {
   describe('.observe()', () => {
+    it('refuses what has no events', () => {
+      const sessions = new SessionManager();
+      expect(() => sessions.observe(compose(new Semaphore(1)) as never)).toThrow(
+        new TypeError('Expected `gate` to have a method `on`.'),
+      );
+    });
+
     it('marks all ten phases of a session that waits in a queue', async () => {
       const { clock, sessions, queue } = setUp();
       sessions.observe(queue);

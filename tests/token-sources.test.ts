@@ -251,6 +251,16 @@ describe('fromEmitter()', () => {
     expect(emitter.eventNames()).toEqual([]);
   });
 
+  it('refuses what is no emitter, at once or when it is asked for', async () => {
+    expect(() => fromEmitter(new EventTarget() as never)).toThrow(
+      new TypeError('Expected `emitter` to have a method `on`.'),
+    );
+    const stream = streamOf(fromEmitter((() => ({ on() {} })) as never));
+    await expect(collect(stream.tokens())).rejects.toThrow(
+      new TypeError('Expected `emitter()` to have a method `off`.'),
+    );
+  });
+
   it('asks a function for the emitter when the stream starts', async () => {
     let signal: AbortSignal | undefined;
     const stream = streamOf<string>(

@@ -1,6 +1,12 @@
 import type { Clock } from '../clock.ts';
 import type { Gate, RunOptions, TaskContext } from '../gate.ts';
-import { abortSignal, callable, msOrInfinity, readOptions } from '../internal/assert.ts';
+import {
+  abortSignal,
+  callable,
+  msOrInfinity,
+  readOptions,
+  withMethods,
+} from '../internal/assert.ts';
 import { type AnyGate, Feed, type FeedSettings } from '../internal/feed.ts';
 import { Outlet, shareSettings } from '../internal/outlet.ts';
 import { Time } from '../internal/time.ts';
@@ -65,9 +71,7 @@ export function gateFetch<Context extends TaskContext, Options extends object>(
   gate: Gate<Context, Options>,
   options?: GateFetchOptions<NoInfer<Options>>,
 ): Fetch {
-  if (typeof gate?.run !== 'function') {
-    throw new TypeError('Expected `gate` to have a method `run`.');
-  }
+  withMethods('gate', gate, 'run');
   const given = readOptions('gateFetch', options, OPTIONS);
   const { stallMs = 120_000, teardownGraceMs = 1000 } = given;
   if (given.fetch !== undefined) callable('fetch', given.fetch);

@@ -90,6 +90,16 @@ export function callable<T extends (...args: never[]) => unknown>(name: string, 
   throw wrongKind(name, 'a function', value);
 }
 
+/** An object of which nothing counts but these methods. */
+export function withMethods<T>(name: string, value: T, ...methods: readonly string[]): T {
+  for (const method of methods) {
+    if (typeof (value as Record<string, unknown> | null | undefined)?.[method] !== 'function') {
+      throw new TypeError(`Expected \`${name}\` to have a method \`${method}\`.`);
+    }
+  }
+  return value;
+}
+
 export function flag(name: string, value: unknown): boolean {
   if (typeof value === 'boolean') return value;
   throw wrongKind(name, 'true or false', value);

@@ -1,5 +1,5 @@
 import type { TaskContext } from '../gate.ts';
-import { callable, positiveInteger, readOptions } from './assert.ts';
+import { callable, positiveInteger, readOptions, withMethods } from './assert.ts';
 import { tick } from './tick.ts';
 
 /** Where a callback puts the tokens of a stream. */
@@ -80,10 +80,14 @@ export function fromEmitter<T>(
   options?: EmitterOptions,
 ): (context: TaskContext) => AsyncIterable<T> {
   const given = readOptions('fromEmitter', options, EMITTER_OPTIONS);
+  if (typeof emitter !== 'function') withMethods('emitter', emitter, 'on', 'off');
   const { maxBuffered, token = 'data', end = 'end', error = 'error' } = given;
   return fromCallback<T>(
     (sink) => {
-      const from = typeof emitter === 'function' ? emitter({ signal: sink.signal }) : emitter;
+      const from =
+        typeof emitter === 'function'
+          ? withMethods('emitter()', emitter({ signal: sink.signal }), 'on', 'off')
+          : emitter;
       const push = sink.push as (argument: unknown) => void;
       from.on(token, push);
       from.on(end, sink.end);

@@ -1,16 +1,12 @@
 import { systemClock, type Clock } from '../clock.ts';
+import { withMethods } from './assert.ts';
 
 /** What `setTimeout` can hold; Node turns anything longer into 1 ms. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
 /** The clock that a primitive was given, or the process's own. */
 export function checkedClock(clock: Clock = systemClock): Clock {
-  for (const method of ['now', 'setTimeout', 'clearTimeout'] as const) {
-    if (typeof clock?.[method] !== 'function') {
-      throw new TypeError(`Expected \`clock\` to have a method \`${method}\`.`);
-    }
-  }
-  return clock;
+  return withMethods('clock', clock, 'now', 'setTimeout', 'clearTimeout');
 }
 
 /** The clock's reading in ms, checked. */
