@@ -20,6 +20,13 @@ describe('settle()', () => {
     expect(done).toBe(true);
   });
 
+  it('opens no channel where there is setImmediate', async () => {
+    const close = vi.spyOn(MessagePort.prototype, 'close');
+    await settle();
+    expect(close).not.toHaveBeenCalled();
+    close.mockRestore();
+  });
+
   it('does not wait for fake timers, nor does a clock that is moved', async () => {
     vi.useFakeTimers();
     await settle();

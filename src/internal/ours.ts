@@ -6,7 +6,11 @@ import type { SluiceError } from '../errors.ts';
  */
 export const ours: unique symbol = Symbol.for('sluice.error');
 
+interface Brand {
+  readonly [ours]?: unknown;
+}
+
 /** Whether it is an error of this library. */
 export function isOurs(error: unknown): error is SluiceError {
-  return typeof error === 'object' && error !== null && ours in error;
+  return typeof error === 'object' && error !== null && (error as Brand)[ours] === true;
 }

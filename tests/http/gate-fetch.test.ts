@@ -258,10 +258,8 @@ describe('gateFetch()', () => {
   it('minds a signal among the gate’s options beside that of the request', async () => {
     const gate = new Semaphore(1);
     const stopping = aborter();
-    const get = gateFetch(gate, {
-      fetch: async () => new Response(new ReadableStream()),
-      options: { signal: stopping.signal },
-    });
+    const asked = vi.fn(async () => new Response(new ReadableStream()));
+    const get = gateFetch(gate, { fetch: asked, options: { signal: stopping.signal } });
     const reading = (await get('http://test')).text();
     const own = aborter();
     const waits = get('http://test', { signal: own.signal });
@@ -273,6 +271,7 @@ describe('gateFetch()', () => {
     await expect(reading).rejects.toBe('stopping');
     await until(() => gate.active === 0);
     await expect(get('http://test')).rejects.toBe('stopping');
+    expect(asked).toHaveBeenCalledOnce();
 
     const later = aborter();
     const added = vi.spyOn(later.signal, 'addEventListener');

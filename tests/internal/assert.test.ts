@@ -18,6 +18,7 @@ import {
   positiveMs,
   readOptions,
   text,
+  withMethods,
 } from '../../src/internal/assert.ts';
 
 /** What is no number at all, though much of it could be made into one. */
@@ -153,6 +154,27 @@ describe('abortSignal()', () => {
     });
     expect(() => abortSignal('signal', signal)).toThrow('hostile');
   });
+});
+
+describe('withMethods()', () => {
+  it('takes whatever has them, and gives it back', () => {
+    class Gate {
+      run(): void {}
+    }
+    const gate = new Gate();
+    expect(withMethods('gate', gate, 'run')).toBe(gate);
+    expect(withMethods('gate', gate)).toBe(gate);
+  });
+
+  it.each([undefined, null, 5, 'gate', {}, { run: 1 }, { run: () => {} }])(
+    'names the first that is not there (%#)',
+    (value) => {
+      const missing = (value as { run?: unknown } | null | undefined)?.run instanceof Function;
+      expect(() => withMethods('gate', value, 'run', 'on')).toThrow(
+        new TypeError(`Expected \`gate\` to have a method \`${missing ? 'on' : 'run'}\`.`),
+      );
+    },
+  );
 });
 
 describe('messages', () => {

@@ -32,6 +32,16 @@ describe('QueueMeter', () => {
     expect(meter.estimateMs(3, 2, 10, 5120)).toBe(60);
   });
 
+  it('takes who came at another time for no sign of who is to come', () => {
+    const meter = experienced(2);
+    for (let i = 0; i < 256; i++) meter.accepted(undefined, 1);
+    for (let i = 0; i < 256; i++) meter.accepted(0, 2);
+    expect(meter.estimateMs(3, 2, 10, 1280)).toBe(30);
+    for (let i = 0; i < 128; i++) meter.accepted(undefined, 1);
+    expect(meter.estimateMs(3, 2, 10, 1280)).toBe(30);
+    expect(meter.totals(0).accepted).toBe(640);
+  });
+
   it('counts what has happened', () => {
     const meter = new QueueMeter(1);
     meter.accepted(0, 1);
