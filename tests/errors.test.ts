@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import * as errors from '../src/errors.ts';
+import { isOurs } from '../src/internal/ours.ts';
 
 const { InvariantError, SluiceError, ...refusals } = errors;
 
@@ -96,6 +97,10 @@ describe('errors', () => {
     expect(error.code).toBe(code);
     expect(Object.fromEntries(Object.entries(error))).toEqual({ name: error.name, code, ...data });
     expect(error.cause).toBeUndefined();
+  });
+
+  it.each(samples)('say that they are of this library: $code', ({ make }) => {
+    expect(isOurs(make())).toBe(true);
   });
 
   it.each(samples)('show in the stack by name and say what happened: $code', ({ make }) => {

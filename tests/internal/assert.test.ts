@@ -166,15 +166,19 @@ describe('withMethods()', () => {
     expect(withMethods('gate', gate)).toBe(gate);
   });
 
-  it.each([undefined, null, 5, 'gate', {}, { run: 1 }, { run: () => {} }])(
-    'names the first that is not there (%#)',
-    (value) => {
-      const missing = (value as { run?: unknown } | null | undefined)?.run instanceof Function;
-      expect(() => withMethods('gate', value, 'run', 'on')).toThrow(
-        new TypeError(`Expected \`gate\` to have a method \`${missing ? 'on' : 'run'}\`.`),
-      );
-    },
-  );
+  it.each([
+    [undefined, 'run'],
+    [null, 'run'],
+    [5, 'run'],
+    ['gate', 'run'],
+    [{}, 'run'],
+    [{ run: 1, on() {} }, 'run'],
+    [{ run() {} }, 'on'],
+  ])('names the first that is not there (%#)', (value, missing) => {
+    expect(() => withMethods('gate', value, 'run', 'on')).toThrow(
+      new TypeError(`Expected \`gate\` to have a method \`${missing}\`.`),
+    );
+  });
 });
 
 describe('messages', () => {
