@@ -286,8 +286,7 @@ class Stream<T> implements TokenStream<T> {
   readonly #feed: Feed<T>;
   #claimed = false;
   /** What is read in its place. */
-  #branches: readonly Stream<T>[] | undefined;
-  #isReplayed = false;
+  #parts: Iterable<Pick<TokenStream<T>, 'cancel'>> | undefined;
 
   constructor(outlet: Outlet<T>, feed: Feed<T>) {
     this.#outlet = outlet;
@@ -321,38 +320,38 @@ class Stream<T> implements TokenStream<T> {
   }
 
   cancel(reason: unknown = new DOMException('The stream was cancelled.', 'AbortError')): boolean {
-    // Where it is a branch itself, the others go on.
-    if (this.#branches !== undefined) {
-      return this.#branches.map((branch) => branch.cancel(reason)).includes(true);
-    }
-    const ending = { outcome: 'cancelled', error: reason } as const;
-    return this.#isReplayed ? this.#feed.stop(ending) : this.#outlet.end(ending);
+    if (this.#parts === undefined) return this.#outlet.end({ outcome: 'cancelled', error: reason });
+    // Not the source: where it is a branch itself, the others go on.
+    return [...this.#parts].map((part) => part.cancel(reason)).includes(true);
   }
 
   tee(count: number): TokenStream<T>[] {
     positiveInteger('count', count);
     this.#claim();
-    const outlets = this.#outlet.split(count);
+    const branches = this.#outlet.split(count).map((outlet) => new Stream(outlet, this.#feed));
+    this.#parts = branches;
     this.#outlet.retire();
-    this.#branches = outlets.map((outlet) => new Stream(outlet, this.#feed));
-    return [...this.#branches];
+    return [...branches];
   }
 
   replay(options?: ReplayOptions): Replay<T> {
     const given = readOptions('replay', options, REPLAY_OPTIONS);
     const { maxTokens = 10_000, graceMs = 60_000 } = given;
-    const recorder = new Recorder(
-      this.#outlet.settings,
-      this.#feed,
-      positiveInteger('maxTokens', maxTokens),
-      positiveMs('graceMs', graceMs),
-    );
+    positiveInteger('maxTokens', maxTokens);
+    positiveMs('graceMs', graceMs);
     this.#claim();
-    this.#isReplayed = true;
+    const recorder = new Recorder(this.#outlet, this.#feed, maxTokens, graceMs);
+    const parts = new Set<Pick<TokenStream<T>, 'cancel'>>([recorder]);
+    this.#parts = parts;
     this.#outlet.retire();
     return {
       expired: recorder.expired,
-      from: (lastEventId) => new Stream(recorder.from(lastEventId || undefined), this.#feed),
+      from: (lastEventId) => {
+        const reader = new Stream(recorder.from(lastEventId || undefined), this.#feed);
+        parts.add(reader);
+        void reader.finished.then(() => parts.delete(reader));
+        return reader;
+      },
     };
   }
 

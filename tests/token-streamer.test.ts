@@ -1188,6 +1188,40 @@ describe('TokenStreamer', () => {
       expect(types(await collect(cancelled.replay().from()))).toEqual(['error']);
     });
 
+    it('ends its readers, and their branches, but no other branch when one is cancelled that has it', async () => {
+      const source = new Played<string>();
+      const [one, two] = streamOf(source, new ManualClock()).tee(2);
+      const replay = one!.replay();
+      const readings = [replay.from(), ...replay.from().tee(2)].map((reader) => collect(reader));
+      const other = collect(two!);
+      await settle();
+      await source.give('a');
+      expect(one!.cancel()).toBe(true);
+      expect(one!.cancel()).toBe(false);
+      for (const events of readings) {
+        expect(types(await events)).toEqual(['start', 'token', 'error']);
+      }
+      expect(types(await collect(replay.from()))).toEqual(['error']);
+      await source.give('b');
+      await source.end();
+      expect(types(await other)).toEqual(['start', 'token', 'token', 'done']);
+    });
+
+    it('tells everything of a branch or a reader that nobody has read, wherever the others are', async () => {
+      const [one, two] = new TokenStreamer({ clock: new ManualClock() }).stream(['a', 'b']).tee(2);
+      expect(await collect(one!.tokens())).toEqual(['a', 'b']);
+      const replay = two!.replay();
+      const all = await collect(replay.from());
+      expect(types(all)).toEqual(['start', 'token', 'token', 'done']);
+      expect(await collect(replay.from('0'))).toMatchObject([
+        { value: 'b', index: 1 },
+        { type: 'done', tokens: 2 },
+      ]);
+      const rest = replay.from('0').replay();
+      expect(await collect(rest.from().tokens())).toEqual(['b']);
+      expect(types(await collect(rest.from('1')))).toEqual(['done']);
+    });
+
     it('keeps the place in line of a reader that comes again', async () => {
       const queue = new AdmissionQueue({ concurrency: 1 });
       let leave!: () => void;
@@ -1205,12 +1239,14 @@ describe('TokenStreamer', () => {
     });
 
     it('refuses bad options and a stream that is read already', () => {
-      const stream = streamOf(new Played<string>(), new ManualClock());
+      const clock = new ManualClock();
+      const stream = streamOf(new Played<string>(), clock);
       expect(() => stream.replay({ maxTokens: 0 })).toThrow(/`maxTokens`/u);
       expect(() => stream.replay({ graceMs: Infinity })).toThrow(/`graceMs`/u);
       expect(() => stream.replay({ max: 1 } as never)).toThrow(TypeError);
       stream.tokens();
       expect(() => stream.replay()).toThrow(TypeError);
+      expect(clock.timers).toBe(0);
     });
   });
 

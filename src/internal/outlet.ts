@@ -131,9 +131,9 @@ export class Outlet<T> implements Sink<T>, Due {
     else this.#wake();
   }
 
-  /** Outlets that begin where this one does, of which nothing has been read. */
-  split(count: number): Outlet<T>[] {
-    const origin: Origin<T> = {
+  /** Where it begins, while nothing of it has been read. */
+  get origin(): Origin<T> {
+    return {
       index: this.#index,
       tokens: this.#tokens,
       hasMoved: this.#moved,
@@ -142,6 +142,11 @@ export class Outlet<T> implements Sink<T>, Due {
       isOver: false,
       hasIds: this.hasIds,
     };
+  }
+
+  /** Outlets that begin where this one does. */
+  split(count: number): Outlet<T>[] {
+    const { origin } = this;
     return Array.from({ length: count }, () => {
       const outlet = new Outlet(this.settings, this.#feed, origin);
       if (this.#ending !== undefined) outlet.end(this.#ending);

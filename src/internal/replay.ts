@@ -15,9 +15,10 @@ export class Recorder<T> implements Sink<T>, Due {
   readonly #maxTokens: number;
   readonly #graceMs: number;
   readonly #tokens: T[] = [];
-  /** The index of the first token that is kept. */
-  #first = 0;
-  #isAdmitted = false;
+  /** The index of the first token that there was, and of the first that is kept. */
+  readonly #origin: number;
+  #first: number;
+  #isAdmitted: boolean;
   /** How the feed ended: after its tokens, or with the loss of them. */
   #last: Ending | undefined;
   #isStopped = false;
@@ -30,14 +31,31 @@ export class Recorder<T> implements Sink<T>, Due {
     this.#expire = resolve;
   });
 
-  constructor(settings: OutletSettings, feed: Feed<T>, maxTokens: number, graceMs: number) {
+  /** In the place of `outlet`, of which nothing has been read: others of the feed may have been. */
+  constructor(outlet: Outlet<T>, feed: Feed<T>, maxTokens: number, graceMs: number) {
+    const { settings, ending } = outlet;
+    const { index, isStartDue, last, tokens } = outlet.origin;
     this.#settings = settings;
     this.#feed = feed;
     this.#maxTokens = maxTokens;
     this.#graceMs = graceMs;
-    if (feed.ending === undefined) feed.attach(this);
-    else this.stopped(feed.ending);
+    this.#origin = index;
+    this.#first = index;
+    this.#isAdmitted = isStartDue;
+    this.#last = last;
+    for (const token of tokens) this.token(token);
+    if (ending === undefined) feed.attach(this);
+    else this.stopped(ending);
     this.#wait();
+  }
+
+  /** Ends it for those to come; false where it had ended. */
+  cancel(reason: unknown): boolean {
+    if (this.#isStopped || this.#isExpired) return false;
+    const ending = { outcome: 'cancelled', error: reason } as const;
+    this.stopped(ending);
+    this.#feed.detach(this, ending);
+    return true;
   }
 
   /** What comes after the event with that id; everything where there is none. */
@@ -93,7 +111,7 @@ export class Recorder<T> implements Sink<T>, Due {
 
   #outletAfter(lastEventId: string | undefined): Outlet<T> {
     const isOver = lastEventId === LAST_EVENT_ID && this.#last !== undefined;
-    const index = isOver ? this.#feed.brought : indexAfter(lastEventId);
+    const index = isOver ? this.#feed.brought : this.#indexAfter(lastEventId);
     const isKept = index >= this.#first && index <= this.#feed.brought && !this.#isExpired;
     const outlet = new Outlet(this.#settings, this.#feed, {
       index,
@@ -108,10 +126,10 @@ export class Recorder<T> implements Sink<T>, Due {
     else if (!isKept) outlet.end({ outcome: 'failed', error: new ReplayExpiredError() });
     return outlet;
   }
-}
 
-/** What a client says may be anything: NaN, which is nowhere, for what is no id of ours. */
-function indexAfter(lastEventId: string | undefined): number {
-  if (lastEventId === undefined) return 0;
-  return /^\d{1,15}$/.test(lastEventId) ? Number(lastEventId) + 1 : NaN;
+  /** What a client says may be anything: NaN, which is nowhere, for what is no id of ours. */
+  #indexAfter(lastEventId: string | undefined): number {
+    if (lastEventId === undefined) return this.#origin;
+    return /^\d{1,15}$/.test(lastEventId) ? Number(lastEventId) + 1 : NaN;
+  }
 }
