@@ -111,6 +111,10 @@ describe('parseRetryAfter()', () => {
     expect(parseRetryAfter(new AxiosHeaders() as never)).toBe(5000);
   });
 
+  it('finds nothing in a list of pairs, which are no headers yet', () => {
+    expect(parseRetryAfter([['retry-after', '7']] as never)).toBeUndefined();
+  });
+
   it('looks at no value of more than 1 kB', () => {
     expect(parseRetryAfter({ 'retry-after': '7'.padEnd(1024) })).toBe(7000);
     expect(parseRetryAfter({ 'retry-after': '7'.padEnd(1025) })).toBeUndefined();
