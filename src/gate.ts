@@ -140,7 +140,7 @@ class Composition implements Gate<TaskContext, LooseOptions> {
           // A gate answers at once when the caller gives up or time runs out, and keeps its own place
           // until the task has settled. So must the gates around it. One that is not of ours may
           // also have an answer before that, or call the task again.
-          if (inside.size > 0) await Promise.allSettled(inside);
+          while (inside.size > 0) await Promise.allSettled(inside);
         }
       };
       enter(0, []).then(resolve, reject);

@@ -412,6 +412,27 @@ describe('compose()', () => {
       },
     );
 
+    it('when a gate that is not of ours has answered and calls the task once more: the places at the end', async () => {
+      const places = new Semaphore(1);
+      const again: Gate = {
+        run: (task) => {
+          const context = { signal: new AbortController().signal };
+          void Promise.resolve(task(context)).then(() => task(context));
+          return Promise.resolve('answered' as never);
+        },
+      };
+      const [first, second] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+      const tasks = [first.promise, second.promise];
+      expect(await compose(places, again).run(() => tasks.shift())).toBe('answered');
+      first.resolve();
+      await settle();
+      expect(tasks).toEqual([]);
+      expect(places.active).toBe(1);
+      second.resolve();
+      await settle();
+      expect(places.active).toBe(0);
+    });
+
     it('innermost first (H336)', async () => {
       const gates = [1, 2, 3].map(() => new Semaphore(1));
       const order: number[] = [];

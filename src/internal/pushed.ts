@@ -72,8 +72,9 @@ export function fromCallback<T>(
 
 /**
  * A source for what emits tokens. The listeners are added when the stream may start and removed when
- * it is over; that for errors, where the stream was ended from outside, one turn later. Tokens that were emitted before are lost: give a function, which is called then, for
- * an emitter that starts by itself.
+ * it is over; that for errors, where the stream was ended from outside, one turn later. Tokens that
+ * were emitted before are lost: give a function, which is called then, for an emitter that starts by
+ * itself.
  */
 export function fromEmitter<T>(
   emitter: TokenEmitter | ((context: TaskContext) => TokenEmitter),

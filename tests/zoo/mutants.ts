@@ -360,7 +360,7 @@ const RUNS: readonly Mutant[] = [
   {
     name: 'a gate lets go before what is inside it',
     file: 'gate.ts',
-    find: `          if (inside.size > 0) await Promise.allSettled(inside);`,
+    find: `          while (inside.size > 0) await Promise.allSettled(inside);`,
     replace: ``,
     like: 'primerhq/primer#50, gopaljilab/Clinical-Insight-Engine#1424',
     breaks: 'Q1',
