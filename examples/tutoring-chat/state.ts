@@ -1,4 +1,5 @@
-import { readFile, rename, writeFile } from 'node:fs/promises';
+import { access, constants, readFile, rename, writeFile } from 'node:fs/promises';
+import { dirname } from 'node:path';
 
 import type { TicketRecord } from 'sluice';
 
@@ -28,9 +29,18 @@ interface Saved {
 
 const EMPTY: State = { questions: [], history: [] };
 
-/** Nothing where there is no such file yet. Rejects with an error that names a file that is no state. */
+/**
+ * Nothing where there is no such file yet. Rejects with an error that names a file that is no state, or
+ * that could not be written: at the end it would be too late to hear of that.
+ */
 export async function readState(file: string): Promise<State> {
   if (file === '') return EMPTY;
+  try {
+    await access(dirname(file), constants.W_OK);
+  } catch (cause) {
+    const message = `Expected CHAT_STATE_FILE ${file} to be in a directory that can be written to.`;
+    throw new TypeError(message, { cause });
+  }
   let text: string;
   try {
     text = await readFile(file, 'utf8');

@@ -308,6 +308,13 @@ describe('a restart', () => {
     await expect(start()).rejects.toThrow(`Expected CHAT_STATE_FILE ${file} to be`);
     expect(await readFile(file, 'utf8')).toBe(text);
   });
+
+  it('refuses a file that could not be written at the end', async () => {
+    const nowhere = join(folder, 'none', 'state.json');
+    await expect(start({ CHAT_STATE_FILE: nowhere })).rejects.toThrow(
+      `Expected CHAT_STATE_FILE ${nowhere} to be in a directory`,
+    );
+  });
 });
 
 describe('GET /api/history', () => {
