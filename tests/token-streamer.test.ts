@@ -433,6 +433,24 @@ describe('TokenStreamer', () => {
       expect(gate.active).toBe(0);
     });
 
+    it('does not abort a source that has completed when what it gave is not read any more', async () => {
+      const signals: AbortSignal[] = [];
+      const leaving = new AbortController();
+      const stream = new TokenStreamer().stream(
+        (context) => {
+          signals.push(context.signal);
+          return ['a', 'b'];
+        },
+        { signal: leaving.signal },
+      );
+      const tokens = stream.tokens();
+      await tokens.next();
+      await settle();
+      leaving.abort();
+      await expect(tokens.next()).rejects.toThrow('aborted');
+      expect(signals.map(({ aborted }) => aborted)).toEqual([false]);
+    });
+
     it('holds a place in each of several gates', async () => {
       const outer = new Semaphore(1);
       const inner = new Semaphore(1);
@@ -1368,6 +1386,19 @@ describe('TokenStreamer', () => {
       });
       await collect(stream);
       expect(ids).toEqual(['mine']);
+    });
+
+    it('tells of the place in line all the same', async () => {
+      const gate = new AdmissionQueue({ concurrency: 1 });
+      const before = Promise.withResolvers<void>();
+      void gate.run(() => before.promise);
+      const stream = new TokenStreamer().stream(() => ['a'], { gate, onTicket: () => {} });
+      const events = stream[Symbol.asyncIterator]();
+      await expect(events.next()).resolves.toMatchObject({
+        value: { type: 'position', position: 1 },
+      });
+      before.resolve();
+      await expect(events.next()).resolves.toMatchObject({ value: { type: 'start' } });
     });
 
     it('leaves it to the gate to refuse an onTicket that is no function', async () => {

@@ -501,7 +501,9 @@ describe('pipeToResponse()', () => {
     expect(response.status).toBe(200);
     expect(response.headers.get('content-type')).toBe('text/event-stream; charset=utf-8');
     await until(() => served.reports.length === 1);
-    expect(served.reports[0]).toMatchObject({ outcome: 'cancelled' });
+    const error = new DOMException('A HEAD request asks for the headers alone.', 'AbortError');
+    expect(served.reports[0]).toMatchObject({ outcome: 'cancelled', error });
+    expect(served.reports[0]!.error).toHaveProperty('name', 'AbortError');
     expect(gate.active).toBe(0);
   });
 

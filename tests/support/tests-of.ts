@@ -17,7 +17,7 @@ const TESTED_THROUGH: Readonly<Record<string, readonly string[]>> = {
   replay: ['token-streamer'],
   runs: ['semaphore'],
   session: ['session-manager'],
-  'stream-handle': ['token-streamer'],
+  'stream-handle': ['token-streamer', 'http/encode-events'],
 };
 
 /** The same for the parts of `sluice/http`. Tests over sockets take part where nothing else does. */
