@@ -435,6 +435,19 @@ describe('SharedResource', () => {
       },
     );
 
+    it('answers each once of those whose own time is over at the same instant as the load’s', async () => {
+      const { clock, resource } = setUp({ loadTimeoutMs: 10 });
+      const codes: unknown[] = [];
+      const wait = (waitTimeoutMs: number): void =>
+        void resource.acquire({ waitTimeoutMs }).catch(({ code }) => codes.push(code));
+      wait(10);
+      await clock.advance(4);
+      wait(6);
+      await clock.advance(6);
+      expect(codes).toEqual(['ERR_WAIT_TIMEOUT', 'ERR_LOAD_TIMEOUT']);
+      expect(resource.stats()).toMatchObject({ waiting: 0, timedOut: 1, cancelled: 1 });
+    });
+
     it('rejects everybody with an ERR_LOAD_TIMEOUT of their own and aborts its signal (H274)', async () => {
       const { clock, resource, loads } = setUp({ loadTimeoutMs: 100, accessTimeoutMs: 1000 });
       const uses = [outcome(resource.run(never)), outcome(resource.run(never))];
