@@ -8,11 +8,14 @@ import { Answers, readAloud, readAsked, TEXT } from './answers.ts';
 export function createApp(answers: Answers): Hono {
   const app = new Hono();
   app.use(compress());
-  app.get('/answer', (context) => {
-    const { url, signal } = context.req.raw;
+  app.get('/answer', async (context) => {
+    const { method, url, signal } = context.req.raw;
     const { question, format } = readAsked(new URL(url).searchParams);
     // The signal is for a client that leaves before there is a body to be cancelled.
-    return toResponse(answers.stream(question, signal), { format });
+    const response = await toResponse(answers.stream(question, signal), { format });
+    // Hono answers a HEAD with the headers of this, and leaves the body where it is.
+    if (method === 'HEAD') await response.body?.cancel();
+    return response;
   });
   app.get('/text', (context) => context.text(TEXT));
   app.onError((error) => {

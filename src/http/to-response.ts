@@ -9,7 +9,8 @@ import { refusalResponse } from './refusal.ts';
  * A stream as a Web `Response`, for Hono, Next, Deno, Bun, and whatever else takes one. Resolves when
  * the stream waits in line or flows; a stream that was not let in is a response of its own, as
  * `toHttpError` has it. Cancelling the body ends the stream; give the request's `signal` to
- * `stream()` so that a client that leaves before there is a body ends it too.
+ * `stream()` so that a client that leaves before there is a body ends it too. Where a HEAD may be
+ * answered by the handler of GET, as in Hono and Next, cancel the body then: nobody reads it.
  *
  * Rejects only for bad options and for a stream that is being read already.
  */

@@ -192,6 +192,16 @@ describe.each<[string, Start | undefined]>([...SERVERS, ['hono-web', undefined]]
       await until(() => example.model.open === 0);
     });
 
+    it('answers a HEAD with the headers, and keeps no place for it', async () => {
+      await using server = await run(start);
+      const response = await server.fetch('/answer?question=a', { method: 'HEAD' });
+      expect(response.status).toBe(200);
+      expect(response.headers.get('content-type')).toMatch(/^text\/event-stream/);
+      expect(await response.text()).toBe('');
+      await until(() => server.answers.queue.active === 0);
+      expect(server.model.open).toBe(0);
+    });
+
     it('lets go of clients that leave: in line, and in the middle of a token', async () => {
       using uncaught = catchUncaught();
       await using example = await run(start);
