@@ -49,7 +49,8 @@ const EMITTER_OPTIONS = new Set(['maxBuffered', 'token', 'end', 'error']);
 /**
  * A source for what calls back with tokens: `start` is called when the stream may start, and pushes.
  * What it returns, if anything, is called once when the stream is over, however it ended; who ends the
- * stream early waits for it. What `start` throws, or rejects with, fails the stream.
+ * stream early waits for it, if it has been returned by then. What `start` throws, or rejects with,
+ * fails the stream.
  *
  * @example
  * ```ts
