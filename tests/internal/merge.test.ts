@@ -62,6 +62,16 @@ describe('mergeContexts()', () => {
     expect([merged.hasOwnProperty('secret'), merged.constructor]).toEqual([true, Object]);
   });
 
+  it('hands out as they are: own functions, classes, values of a prototype, what a proxy has', () => {
+    const own = (): number => 1;
+    const context = Object.create({ kind: 'inherited' }) as object;
+    const claims = new Proxy({}, { has: () => true, get: () => own });
+    const merged = mergeContexts([context, new Context(), { own }]) as Record<string, unknown>;
+    expect([merged['own'], merged['kind']]).toEqual([own, 'inherited']);
+    expect(mergeContexts([{}, new Context()]).constructor).toBe(Context);
+    expect(mergeContexts([{}, claims])).toHaveProperty('anything', own);
+  });
+
   it('has what has no prototype', () => {
     const bare = Object.assign(Object.create(null) as object, { a: 1 });
     expect(Object.keys(mergeContexts([bare, {}]))).toEqual(['a']);
