@@ -1694,6 +1694,27 @@ describe('TokenStreamer', () => {
       },
     );
 
+    it('leaves it to the gates outside how a task ends that a gate inside has stopped', async () => {
+      const clock = new ManualClock();
+      const sessions = new SessionManager({ clock });
+      const queue = new AdmissionQueue({ concurrency: 1, runTimeoutMs: 10, clock });
+      const source = new Played<string>();
+      const stream = new TokenStreamer({ clock }).stream(source.open, {
+        gate: compose(sessions, queue),
+      });
+      const reading = collect(stream);
+      await clock.advance(10);
+      expect(await stream.finished).toMatchObject({
+        outcome: 'timeout',
+        error: { code: 'ERR_RUN_TIMEOUT' },
+      });
+      expect([...sessions.records()]).toMatchObject([
+        { status: 'failed', error: { code: 'ERR_RUN_TIMEOUT' } },
+      ]);
+      expect(queue.stats()).toMatchObject({ active: 0, timedOut: 1, cancelled: 0 });
+      await reading;
+    });
+
     it('tells of one that was cancelled in line when all of them are left', async () => {
       const sessions = new SessionManager();
       const queue = new AdmissionQueue({ concurrency: 1 });

@@ -415,8 +415,9 @@ export class Feed<T> implements Due {
   #letGo({ outcome, error }: Ending): void {
     this.#unfollow();
     if (outcome !== 'completed') {
-      // To a gate, an abort is the caller's doing; that its task has failed it learns from the task.
-      if (outcome !== 'failed') this.#forGate?.abort(error);
+      // To a gate, an abort is the caller's doing; that its task has failed it learns from the task,
+      // as it does where a gate inside has stopped the task.
+      if (outcome !== 'failed' && this.#gateSignal?.aborted !== true) this.#forGate?.abort(error);
       this.#forSource.abort(error);
     }
     if (!this.#sourceGone) {
