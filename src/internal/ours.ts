@@ -12,5 +12,11 @@ interface Brand {
 
 /** Whether it is an error of this library. */
 export function isOurs(error: unknown): error is SluiceError {
-  return typeof error === 'object' && error !== null && (error as Brand)[ours] === true;
+  if (typeof error !== 'object' || error === null) return false;
+  try {
+    return (error as Brand)[ours] === true;
+  } catch {
+    // The reason of an abort may be anything, also a proxy that throws at whoever looks at it.
+    return false;
+  }
 }
