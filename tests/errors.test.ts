@@ -103,6 +103,12 @@ describe('errors', () => {
     expect(isOurs(make())).toBe(true);
   });
 
+  it('are told from what throws when it is looked at', () => {
+    const { proxy, revoke } = Proxy.revocable({}, {});
+    revoke();
+    expect(isOurs(proxy)).toBe(false);
+  });
+
   it.each(samples)('show in the stack by name and say what happened: $code', ({ make }) => {
     const error = make();
     expect(error.stack?.split('\n')[0]).toBe(`${error.name}: ${error.message}`);
