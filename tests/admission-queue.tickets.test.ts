@@ -74,6 +74,19 @@ describe('AdmissionQueue', () => {
     expect(queue.estimateWaitMs()).toBe(40);
   });
 
+  it('leaves those who are more urgent and still to come their share of the places', async () => {
+    const { clock, queue } = setUp({ priorities: 2, maxWaiting: 300 });
+    const task = (): Promise<void> => new Promise((resolve) => clock.setTimeout(resolve, 10));
+    // One in 20 ms, half of what can be served.
+    for (let i = 0; i < 256; i++) {
+      void queue.run(task, { priority: 1 });
+      await clock.advance(20);
+    }
+    void queue.run(never);
+    const waits = queue.enqueue(task, { priority: 2 });
+    expect([waits.position, waits.estimatedWaitMs]).toEqual([1, expect.closeTo(20, 0)]);
+  });
+
   it('takes those who are enqueued again for none of those to come', async () => {
     const { clock, queue } = setUp({ concurrency: 5 });
     await clock.advance(3_600_000);
