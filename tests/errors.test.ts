@@ -106,7 +106,9 @@ describe('errors', () => {
   it('are told from what throws when it is looked at', () => {
     const { proxy, revoke } = Proxy.revocable({}, {});
     revoke();
-    expect(isOurs(proxy)).toBe(false);
+    for (const other of [proxy, undefined, null, 5, 'ERR_CLOSED', { code: 'ERR_CLOSED' }]) {
+      expect(isOurs(other)).toBe(false);
+    }
   });
 
   it.each(samples)('show in the stack by name and say what happened: $code', ({ make }) => {

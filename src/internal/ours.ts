@@ -12,11 +12,10 @@ interface Brand {
 
 /** Whether it is an error of this library. */
 export function isOurs(error: unknown): error is SluiceError {
-  if (typeof error !== 'object' || error === null) return false;
   try {
     return (error as Brand)[ours] === true;
   } catch {
-    // The reason of an abort may be anything, also a proxy that throws at whoever looks at it.
+    // The reason of an abort may be anything: nothing at all, or a proxy that throws at whoever looks.
     return false;
   }
 }
