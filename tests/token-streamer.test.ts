@@ -1024,6 +1024,35 @@ describe('TokenStreamer', () => {
     const streamOf = <T>(source: AsyncIterable<T>, clock: ManualClock): TokenStream<T> =>
       new TokenStreamer({ clock }).stream(source);
 
+    it('lets go of the source when it is cancelled while nobody reads, once', async () => {
+      const source = new Played<string>();
+      const stream = new TokenStreamer({ clock: new ManualClock() }).stream(source.open);
+      const reader = stream.replay().from()[Symbol.asyncIterator]();
+      await reader.next();
+      await reader.return!();
+      await settle();
+      expect(source.calls).not.toContain('abort');
+      expect([stream.cancel('enough'), stream.cancel()]).toEqual([true, false]);
+      await settle();
+      expect(source.calls).toContain('abort');
+      expect(source.signal!.reason).toBe('enough');
+    });
+
+    it('tells how the stream had ended before, whether alone or as a branch', async () => {
+      const stream = streamOf(new Played<string>(), new ManualClock());
+      stream.cancel('enough');
+      await expect(stream.replay().from().tokens().next()).rejects.toBe('enough');
+      const source = new Played<string>();
+      const [branch, other] = streamOf(source, new ManualClock()).tee(2);
+      branch!.cancel('too much');
+      const late = branch!.replay().from().tokens().next();
+      const reading = collect(other!.tokens());
+      await source.give('a');
+      await source.end();
+      await expect(late).rejects.toBe('too much');
+      expect(await reading).toEqual(['a']);
+    });
+
     it('gives everything to a reader without an id, and the rest to one that comes again (H293, H312)', async () => {
       const clock = new ManualClock();
       const source = new Played<string>();
