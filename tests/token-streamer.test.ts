@@ -1045,11 +1045,12 @@ describe('TokenStreamer', () => {
       const source = new Played<string>();
       const [branch, other] = streamOf(source, new ManualClock()).tee(2);
       branch!.cancel('too much');
-      const late = branch!.replay().from().tokens().next();
+      const late = branch!.replay().from();
       const reading = collect(other!.tokens());
+      await settle();
       await source.give('a');
       await source.end();
-      await expect(late).rejects.toBe('too much');
+      await expect(late.tokens().next()).rejects.toBe('too much');
       expect(await reading).toEqual(['a']);
     });
 
