@@ -258,7 +258,7 @@ describe('gateFetch()', () => {
   it('minds a signal among the gate’s options beside that of the request', async () => {
     const gate = new Semaphore(1);
     const stopping = aborter();
-    const asked = vi.fn(async () => new Response(new ReadableStream()));
+    const asked = vi.fn<() => Promise<Response>>(async () => new Response(new ReadableStream()));
     const get = gateFetch(gate, { fetch: asked, options: { signal: stopping.signal } });
     const reading = (await get('http://test')).text();
     const own = aborter();
