@@ -105,8 +105,8 @@ const fastest = Math.min(...others);
 verdict('Semaphore.run, to the fastest peer', ours! / fastest, 0.6);
 note(
   'To call a task in the async context of its caller (fastq does not) takes a promise for the turn and one for ' +
-    `the answer; these alone take ${(least / fastest).toFixed(2)} x the fastest peer. Half of that is ` +
-    'collecting them. The rest is two readings of the clock for each that waits, a permit for each task, ' +
+    `the answer; these alone take ${(least / fastest).toFixed(2)} x the fastest peer. ` +
+    'The rest is two readings of the clock for each that waits, a permit for each task, ' +
     'and a place in line that one can leave.',
 );
 

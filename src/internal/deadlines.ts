@@ -77,7 +77,10 @@ export class Deadlines<T> {
     return node;
   }
 
-  /** Takes a deadline back; one that is due or gone already is ignored. */
+  /**
+   * Takes a deadline back; one that is due or gone already is ignored. When the earliest one goes, its
+   * timer stays: it finds nothing due and looks to the next.
+   */
   remove(deadline: Deadline): void {
     const node = deadline as Node<T>;
     if (node.subject === undefined) return;
@@ -90,7 +93,6 @@ export class Deadlines<T> {
       this.#heap = this.#heap.filter(({ subject }) => subject !== undefined);
       for (let index = (this.#heap.length >> 1) - 1; index >= 0; index--) this.#down(index);
     }
-    // When the earliest one goes, its timer stays: it finds nothing due and looks to the next.
   }
 
   /** Takes out what is due first, all of that instant. */

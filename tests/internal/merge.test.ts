@@ -58,7 +58,7 @@ describe('mergeContexts()', () => {
     const merged = mergeContexts([new Context(), { own: 2 }]) as Pick<Context, 'method' | 'model'>;
     expect([merged.model, { ...merged }.model]).toEqual([model, model]);
     expect([merged.method(), { ...merged }.method()]).toEqual(['secret of 1', 'secret of 1']);
-    // oxlint-disable-next-line no-prototype-builtins -- as others do
+    // oxlint-disable-next-line no-prototype-builtins -- a context is asked in the ways of any object
     expect([merged.hasOwnProperty('secret'), merged.constructor]).toEqual([true, Object]);
   });
 
