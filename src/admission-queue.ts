@@ -406,7 +406,7 @@ export class AdmissionQueue
       call = this.#read('enqueue', options);
       entry = this.#accept(task, call);
     } catch (error) {
-      entry = new Entry(this.#owner, task, call, call.id, this.#time.now());
+      entry = new Entry(this.#owner, task, call, this.#time.now());
       entry.waitedUntil = entry.enqueuedAt;
       entry.answer('refused', false, error);
       deliver(this);
@@ -547,6 +547,12 @@ export class AdmissionQueue
   }
 
   #read(where: string, options: EnqueueOptions | undefined): Call {
+    const call = this.#checked(where, options);
+    if (call.id !== undefined || this.#generateId === undefined) return call;
+    return { ...call, id: text('generateId()', this.#generateId()) };
+  }
+
+  #checked(where: string, options: EnqueueOptions | undefined): Call {
     if (options === undefined) return this.#plain;
     const names = Object.keys(options ?? {});
     if (names.length === 1 && names[0] === 'priority') {
@@ -579,14 +585,14 @@ export class AdmissionQueue
       this.#refuse(call, undefined);
       throw call.signal.reason;
     }
-    const id = call.id ?? (this.#generateId && text('generateId()', this.#generateId()));
+    const { id } = call;
     if (id !== undefined && this.#known.has(id)) throw this.#refuse(call, new DuplicateIdError(id));
 
     const now = this.#time.read();
     // A record may come from a clock that was ahead of this one.
-    const entry = new Entry(this.#owner, task, call, id, Math.min(call.enqueuedAt ?? now, now));
+    const entry = new Entry(this.#owner, task, call, Math.min(call.enqueuedAt ?? now, now));
     if (!this.#paused && this.#running.length < this.#concurrency) {
-      this.#enter(entry, id, now);
+      this.#enter(entry, now);
       this.#grant(entry, now);
       return entry;
     }
@@ -597,7 +603,7 @@ export class AdmissionQueue
       throw this.#refuse(call, this.#fullError(call.priority));
     }
     if (call.waitTimeoutMs === 0) throw this.#refuse(call, new WaitTimeoutError(0));
-    this.#enter(entry, id, now);
+    this.#enter(entry, now);
     if (victim !== undefined) {
       const error = new ShedError(now - victim.enqueuedAt, this.#retryAfterMs());
       this.#leave(victim, 'shed', error, now);
@@ -607,8 +613,8 @@ export class AdmissionQueue
   }
 
   /** The entry is accepted, unless its signal is not to be listened to or aborts meanwhile. */
-  #enter(entry: Entry, id: string | undefined, now: number): void {
-    const { signal } = entry.call;
+  #enter(entry: Entry, now: number): void {
+    const { id, signal, enqueuedAt } = entry.call;
     if (signal !== undefined) {
       this.#signals.add(signal, entry);
       const aborted = abortOf(signal);
@@ -618,8 +624,9 @@ export class AdmissionQueue
         throw aborted.reason;
       }
     }
-    // One that takes its old place again has not come now.
-    this.#meter.accepted(entry.call.enqueuedAt === undefined ? now : undefined, entry.priority);
+    this.#meter.accepted();
+    // One that takes its old place again says nothing of who is to come.
+    if (enqueuedAt === undefined) this.#meter.arrived(now, entry.priority);
     if (id !== undefined) {
       this.#finished.forget(id);
       this.#known.set(id, entry);

@@ -308,6 +308,25 @@ describe('AdmissionQueue', () => {
       expect(await codeAfter(careless.run(never))).toBe('ERR_DUPLICATE_ID');
     });
 
+    it('gives a ticket that is refused the id that was made for it', () => {
+      let ids = 0;
+      const generateId = (): string => `r${++ids}`;
+      const queue = new AdmissionQueue({ concurrency: 1, maxWaiting: 0, generateId });
+      const take = (options?: EnqueueOptions): string => {
+        const { id, status } = queue.enqueue(never, options);
+        return `${id} ${status}`;
+      };
+      expect([take(), take(), take({ signal: AbortSignal.abort() }), take({ id: 'a' })]).toEqual([
+        'r1 active',
+        'r2 refused',
+        'r3 refused',
+        'a refused',
+      ]);
+      queue.close();
+      expect(take()).toBe('r4 refused');
+      expect(ids).toBe(4);
+    });
+
     it('settles a result that is read long after the end', async () => {
       const queue = new AdmissionQueue({ concurrency: 1 });
       const ok = queue.enqueue(() => 'value');

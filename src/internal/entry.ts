@@ -134,7 +134,6 @@ export class Entry extends Execution implements PriorityNode {
     owner: EntryOwner,
     task: (context: never) => unknown,
     call: Call,
-    id: string | undefined,
     enqueuedAt: number,
   ) {
     super();
@@ -143,7 +142,7 @@ export class Entry extends Execution implements PriorityNode {
     this.call = call;
     this.priority = call.priority;
     this.enqueuedAt = enqueuedAt;
-    if (id !== undefined) this.#extra.id = id;
+    if (call.id !== undefined) this.#extra.id = call.id;
   }
 
   get #extra(): Extras {

@@ -44,10 +44,13 @@ export class QueueMeter {
     this.#arrivals = new Arrivals(priorities);
   }
 
-  /** `now`: undefined for one that came at another time, which says nothing of who is to come. */
-  accepted(now: number | undefined, priority: number): void {
+  accepted(): void {
     this.#accepted++;
-    if (now !== undefined) this.#arrivals.add(now, priority);
+  }
+
+  /** One of those whose rate tells who is to come. */
+  arrived(now: number, priority: number): void {
+    this.#arrivals.add(now, priority);
   }
 
   started(waitedMs: number): void {

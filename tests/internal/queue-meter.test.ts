@@ -25,27 +25,17 @@ describe('QueueMeter', () => {
   it('leaves those who are more urgent and still to come their share of the time', () => {
     const meter = experienced(2);
     // 256 in 1280 ms is one in 5 ms; with one served in 10 ms, that would be twice of what there is.
-    for (let i = 0; i < 256; i++) meter.accepted(0, 1);
+    for (let i = 0; i < 256; i++) meter.arrived(0, 1);
     expect(meter.estimateMs(3, 1, 10, 1280)).toBe(30);
     expect(meter.estimateMs(3, 2, 10, 1280)).toBe(300);
     // One in 20 ms takes half of it.
     expect(meter.estimateMs(3, 2, 10, 5120)).toBe(60);
   });
 
-  it('takes who came at another time for no sign of who is to come', () => {
-    const meter = experienced(2);
-    for (let i = 0; i < 256; i++) meter.accepted(undefined, 1);
-    for (let i = 0; i < 256; i++) meter.accepted(0, 2);
-    expect(meter.estimateMs(3, 2, 10, 1280)).toBe(30);
-    for (let i = 0; i < 128; i++) meter.accepted(undefined, 1);
-    expect(meter.estimateMs(3, 2, 10, 1280)).toBe(30);
-    expect(meter.totals(0).accepted).toBe(640);
-  });
-
   it('counts what has happened', () => {
     const meter = new QueueMeter(1);
-    meter.accepted(0, 1);
-    meter.accepted(0, 1);
+    meter.accepted();
+    meter.accepted();
     meter.started(4);
     meter.served(10, 6);
     meter.overrun();
