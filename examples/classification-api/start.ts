@@ -1,5 +1,6 @@
 import { parseArgs } from 'node:util';
 
+import { fail } from '../support/command.ts';
 import { type ClassificationApi, startApi } from './api.ts';
 import { startClassifier } from './classifier.ts';
 import { modelURLIn, readSettings } from './settings.ts';
@@ -14,8 +15,7 @@ The environment variables are in examples/classification-api/README.md.`;
 try {
   await start();
 } catch (error) {
-  console.error(error instanceof Error ? error.message : error);
-  process.exitCode = 1;
+  fail(error, 'CLASSIFY_PORT');
 }
 
 async function start(): Promise<void> {

@@ -2,6 +2,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 
 import { startModelServer } from '../model-server/server.ts';
+import { fail } from '../support/command.ts';
 import { chartOf } from './chart.ts';
 import { startDocumentServer } from './server.ts';
 import { readSettings } from './settings.ts';
@@ -22,8 +23,7 @@ const TEXT = new URL('../../README.md', import.meta.url);
 try {
   await main(process.argv.slice(2), process.env);
 } catch (error) {
-  console.error(error instanceof Error ? error.message : error);
-  process.exitCode = 1;
+  fail(error);
 }
 
 async function main(args: string[], env: NodeJS.ProcessEnv): Promise<void> {

@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import { collectDefaultMetrics, Registry } from 'prom-client';
 
 import { startModelServer, type ModelServer } from '../model-server/server.ts';
+import { fail } from '../support/command.ts';
 import { startDocumentServer, type DocumentServer } from './server.ts';
 import { baseURLIn, readSettings } from './settings.ts';
 
@@ -20,8 +21,7 @@ const DECODE_MS_PER_TOKEN = 5;
 try {
   await start(process.argv.slice(2), process.env);
 } catch (error) {
-  console.error(messageOf(error));
-  process.exitCode = 1;
+  fail(error, '--port or DOCUMENT_PORT');
 }
 
 async function start(args: string[], env: NodeJS.ProcessEnv): Promise<void> {
@@ -69,12 +69,4 @@ function endOnSignal(service: DocumentServer, model: ModelServer | undefined): v
   };
   process.on('SIGINT', () => void end());
   process.on('SIGTERM', () => void end());
-}
-
-function messageOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  const { code, port } = error as { code?: unknown; port?: unknown };
-  return code === 'EADDRINUSE'
-    ? `Port ${String(port)} is taken. Choose another one with --port or DOCUMENT_PORT.`
-    : error.message;
 }

@@ -1,5 +1,6 @@
 import { parseArgs } from 'node:util';
 
+import { fail } from '../support/command.ts';
 import { startEmbeddingServer } from './server.ts';
 import { readSettings, type Settings } from './settings.ts';
 import { tour } from './tour.ts';
@@ -15,8 +16,7 @@ The environment variables are in examples/embedding-service/README.md.`;
 try {
   await start(process.argv.slice(2), process.env);
 } catch (error) {
-  console.error(messageOf(error));
-  process.exitCode = 1;
+  fail(error, '--port or EMBEDDING_PORT');
 }
 
 async function start(args: string[], env: NodeJS.ProcessEnv): Promise<void> {
@@ -52,12 +52,4 @@ async function serve(settings: Settings): Promise<void> {
   process.on('SIGTERM', () => void end());
   console.log(`Embeddings ${server.url}/v1/embeddings`);
   console.log('Ctrl-C lets those finish who use the model; a second one ends at once.');
-}
-
-function messageOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  const { code, port } = error as { code?: unknown; port?: unknown };
-  return code === 'EADDRINUSE'
-    ? `Port ${String(port)} is taken. Choose another one with --port or EMBEDDING_PORT.`
-    : error.message;
 }

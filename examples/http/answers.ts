@@ -14,6 +14,9 @@ import {
   TokenStreamer,
 } from 'sluice';
 
+import { fail } from '../support/command.ts';
+import { numberIn } from '../support/environment.ts';
+
 /** Answers token by token, and stops when its signal says that nobody listens any more. */
 export type Model = (question: string, context: TaskContext) => AsyncIterable<string>;
 
@@ -101,11 +104,17 @@ export async function listen(server: Server, port: number): Promise<Running> {
   };
 }
 
+const PORT = { variable: 'PORT', standard: 3000, min: 0, max: 65_535 };
+
 /** Starts one of the examples and ends it at Ctrl-C. */
 export async function main(
   start: (answers: Answers, port: number) => Promise<Running>,
 ): Promise<void> {
-  const { url, close } = await start(new Answers(readAloud), Number(process.env['PORT'] ?? 3000));
-  console.log(`curl -N --compressed '${url}/answer?question=Why?'`);
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void close());
+  try {
+    const { url, close } = await start(new Answers(readAloud), numberIn(process.env, PORT));
+    console.log(`curl -N --compressed '${url}/answer?question=Why?'`);
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void close());
+  } catch (error) {
+    fail(error, PORT.variable);
+  }
 }

@@ -1,5 +1,6 @@
 import { parseArgs } from 'node:util';
 
+import { fail } from '../support/command.ts';
 import { demo } from './demo.ts';
 import { tableOf } from './report.ts';
 
@@ -11,8 +12,7 @@ try {
   console.log(`${calls} questions for each provider, all at once …`);
   console.log(tableOf(await demo(calls)));
 } catch (error) {
-  console.error(error instanceof Error ? error.message : error);
-  process.exitCode = 1;
+  fail(error);
 }
 
 function callsOf(text: string): number {

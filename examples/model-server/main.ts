@@ -1,3 +1,4 @@
+import { fail } from '../support/command.ts';
 import { startModelServer } from './server.ts';
 import { readSettings, usage, type ModelServerOptions } from './settings.ts';
 
@@ -6,8 +7,7 @@ try {
   if (options === 'help') console.log(usage());
   else await serve(options);
 } catch (error) {
-  console.error(error instanceof Error ? error.message : error);
-  process.exitCode = 1;
+  fail(error, '--port or MODEL_SERVER_PORT');
 }
 
 async function serve(options: ModelServerOptions): Promise<void> {

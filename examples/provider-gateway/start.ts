@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 import OpenAI, { APIError } from 'openai';
 
 import { type ModelServer, startModelServer } from '../model-server/server.ts';
+import { fail } from '../support/command.ts';
 import { type GatewayServer, startGateway } from './server.ts';
 import { baseURLIn, type ProviderName, readSettings } from './settings.ts';
 
@@ -21,8 +22,7 @@ const MAX_QUESTIONS = 1000;
 try {
   await start();
 } catch (error) {
-  console.error(error instanceof Error ? error.message : error);
-  process.exitCode = 1;
+  fail(error, 'GATEWAY_PORT');
 }
 
 async function start(): Promise<void> {

@@ -2,6 +2,7 @@ import { parseArgs } from 'node:util';
 
 import { startModelServer, type ModelServer } from '../model-server/server.ts';
 import { readSettings as readModelSettings } from '../model-server/settings.ts';
+import { fail } from '../support/command.ts';
 import { startChatServer, type ChatServer } from './server.ts';
 import { baseURLIn, readSettings, type Settings } from './settings.ts';
 import { startVisitors, type Visitors } from './visitors.ts';
@@ -24,8 +25,7 @@ const MAX_VISITORS = 10_000;
 try {
   await start(process.argv.slice(2), process.env);
 } catch (error) {
-  console.error(messageOf(error));
-  process.exitCode = 1;
+  fail(error, '--port or CHAT_PORT');
 }
 
 async function start(args: readonly string[], env: NodeJS.ProcessEnv): Promise<void> {
@@ -114,12 +114,4 @@ function visitorsOf(text = '0'): number {
   throw new RangeError(
     `Expected --visitors to be an integer from 0 to ${MAX_VISITORS}, got ${got}.`,
   );
-}
-
-function messageOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  const { code, port } = error as { code?: unknown; port?: unknown };
-  return code === 'EADDRINUSE'
-    ? `Port ${String(port)} is taken. Choose another one with --port or CHAT_PORT.`
-    : error.message;
 }
