@@ -5,29 +5,14 @@
  */
 
 import type { Clock } from './clock.ts';
-
-/** As it is when this is loaded: fake timers, which nobody moves meanwhile, would keep it for ever. */
-const immediate = typeof setImmediate === 'function' ? setImmediate : undefined;
+import { tick } from './internal/tick.ts';
 
 /**
  * Lets everything happen that needs no time: resolves when every promise that can settle has
  * settled and its reactions have run.
  */
 export function settle(): Promise<void> {
-  return new Promise((resolve) => {
-    // A macrotask runs when the microtasks are used up. Browsers have no setImmediate.
-    if (immediate !== undefined) {
-      immediate(resolve);
-    } else {
-      const { port1, port2 } = new MessageChannel();
-      port1.addEventListener('message', () => {
-        port1.close();
-        resolve();
-      });
-      port1.start();
-      port2.postMessage(undefined);
-    }
-  });
+  return tick();
 }
 
 interface Timer {

@@ -20,13 +20,6 @@ describe('settle()', () => {
     expect(done).toBe(true);
   });
 
-  it('opens no channel where there is setImmediate', async () => {
-    const close = vi.spyOn(MessagePort.prototype, 'close');
-    await settle();
-    expect(close).not.toHaveBeenCalled();
-    close.mockRestore();
-  });
-
   it('does not wait for fake timers, nor does a clock that is moved', async () => {
     vi.useFakeTimers();
     await settle();
@@ -233,25 +226,5 @@ describe('ManualClock', () => {
       );
       expect(clock.now()).toBe(50);
     });
-  });
-});
-
-describe('settle() where there is no setImmediate', () => {
-  afterEach(() => {
-    vi.unstubAllGlobals();
-  });
-
-  it('does the same, and leaves no channel open', async () => {
-    const close = vi.spyOn(MessagePort.prototype, 'close');
-    vi.stubGlobal('setImmediate', undefined);
-    vi.resetModules();
-    const elsewhere = await import('sluice/testing');
-    let done = false;
-    void afterTicks(10_000).then(() => {
-      done = true;
-    });
-    await elsewhere.settle();
-    expect(done).toBe(true);
-    expect(close).toHaveBeenCalledOnce();
   });
 });

@@ -5,6 +5,7 @@ import { microtasks } from '../support/promises.ts';
 
 describe('tick()', () => {
   afterEach(() => {
+    vi.useRealTimers();
     vi.unstubAllGlobals();
     vi.restoreAllMocks();
   });
@@ -16,12 +17,26 @@ describe('tick()', () => {
     expect(log).toEqual(['microtasks', 'tick']);
   });
 
-  it('sets no timer where there is setImmediate, and one of 0 ms where there is not', async () => {
+  it('does not wait for fake timers', async () => {
+    vi.useFakeTimers();
+    await tick();
+    expect(vi.getTimerCount()).toBe(0);
+  });
+
+  it('sets no timer where there is setImmediate', async () => {
     const setTimeout = vi.spyOn(globalThis, 'setTimeout');
     await tick();
     expect(setTimeout).not.toHaveBeenCalled();
+  });
+
+  it('does the same where there is no setImmediate', async () => {
     vi.stubGlobal('setImmediate', undefined);
-    await tick();
-    expect(setTimeout.mock.calls.map(([, ms]) => ms)).toEqual([0]);
+    vi.resetModules();
+    const elsewhere = await import('../../src/internal/tick.ts');
+    const log: string[] = [];
+    setTimeout(() => log.push('timer'), 0);
+    void microtasks(1000).then(() => log.push('microtasks'));
+    await elsewhere.tick();
+    expect(log).toEqual(['microtasks', 'timer']);
   });
 });
