@@ -22,9 +22,6 @@ class Node<T> implements Deadline {
   }
 }
 
-/** So many that are taken back are not worth sorting out. */
-const FEW = 16;
-
 /**
  * The deadlines of one primitive behind one timer, armed for the earliest and off when there is none.
  *
@@ -89,7 +86,7 @@ export class Deadlines<T> {
     if (this.#size === 0) {
       this.#heap = [];
       this.#alarm.set(Infinity);
-    } else if (this.#heap.length > 2 * this.#size + FEW) {
+    } else if (this.#heap.length > 2 * this.#size) {
       this.#heap = this.#heap.filter(({ subject }) => subject !== undefined);
       for (let index = (this.#heap.length >> 1) - 1; index >= 0; index--) this.#down(index);
     }
