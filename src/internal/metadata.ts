@@ -26,12 +26,15 @@ export interface SessionMetadata {
   /**
    * Keeps a copy of `value` as it is now. Throws, and leaves everything as it was:
    * `ERR_METADATA_TOO_LARGE` over a limit, `ERR_CLOSED` when the session has ended, a `TypeError`
-   * for what JSON cannot say.
+   * for what JSON cannot say, or what is nested deeper than 100 levels.
    */
   set(key: string, value: JsonValue): void;
   /** Whether there was such a key. */
   delete(key: string): boolean;
 }
+
+/** The deepest that a value may be nested: going through it takes as much of the stack. */
+const MAX_LEVELS = 100;
 
 interface Entry {
   readonly value: JsonValue;
@@ -69,8 +72,9 @@ export class BoundedMetadata implements SessionMetadata {
     const bytes = utf8Length(key) + valueBytes;
     const total = this.#bytes + bytes - (this.#entries.get(key)?.bytes ?? 0);
     if (total > maxMetadataBytes) throw new MetadataTooLargeError(key, total, maxMetadataBytes);
+    const copy = frozen(key, JSON.parse(json) as JsonValue, MAX_LEVELS);
     if (this.#closed) throw new ClosedError('The session');
-    this.#entries.set(key, { value: JSON.parse(json, frozen) as JsonValue, bytes });
+    this.#entries.set(key, { value: copy, bytes });
     this.#bytes = total;
   }
 
@@ -100,6 +104,12 @@ function toJson(key: string, value: unknown): string {
   throw new TypeError(`${what}, got a value of type ${typeof value}.`, { cause });
 }
 
-function frozen(_key: string, value: unknown): unknown {
+function frozen(key: string, value: JsonValue, levels: number): JsonValue {
+  if (typeof value !== 'object' || value === null) return value;
+  if (levels === 0) {
+    const what = `Expected metadata ${quote(key)} to be nested`;
+    throw new TypeError(`${what} at most ${MAX_LEVELS} levels deep.`);
+  }
+  for (const part of Object.values(value)) frozen(key, part, levels - 1);
   return Object.freeze(value);
 }

@@ -179,7 +179,7 @@ export class SessionLog {
   record(now: number): SessionRecord {
     const { error } = this;
     return Object.freeze({
-      id: printable(this.id),
+      id: printable(cut(this.id, MAX_TEXT)),
       requestId: this.requestId && printable(this.requestId),
       provider: this.provider && printable(this.provider),
       model: this.model && printable(this.model),

@@ -110,6 +110,24 @@ describe('BoundedMetadata', () => {
     expect(metadata.size).toBe(0);
   });
 
+  it('takes a value of 100 levels, and refuses a deeper one by a TypeError that names the key', () => {
+    const metadata = new BoundedMetadata({ maxMetadataBytes: 1e6, maxValueBytes: 1e6 });
+    const nested = (levels: number): JsonValue => {
+      let value: JsonValue = 1;
+      for (let level = 0; level < levels; level++) value = level % 2 === 0 ? [value] : { a: value };
+      return value;
+    };
+    metadata.set('k', nested(100));
+    expect(metadata.get('k')).toEqual(nested(100));
+    for (const levels of [101, 2310, 3000]) {
+      expect(() => metadata.set('k\n', nested(levels))).toThrow(
+        new TypeError('Expected metadata "k\\n" to be nested at most 100 levels deep.'),
+      );
+    }
+    expect(() => metadata.set('k\n', nested(100_000))).toThrow(/^Expected metadata "k\\n" to be/);
+    expect(metadata.size).toBe(1);
+  });
+
   it('says why a value could not be written, and no more than 64 characters of the key', () => {
     const metadata = new BoundedMetadata(LIMITS);
     const cause = new Error('hostile');

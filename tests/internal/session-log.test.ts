@@ -236,7 +236,14 @@ describe('SessionLog', () => {
   });
 
   it('makes a record without control characters, of bounded texts', () => {
-    const session = new SessionLog('i\u001b', 'r\n'.repeat(1000), 'p\u2028', 'm\ud800', 0, true);
+    const session = new SessionLog(
+      'i\u001b'.repeat(1000),
+      'r\n'.repeat(1000),
+      'p\u2028',
+      'm\ud800',
+      0,
+      true,
+    );
     session.metadata = [
       ['__proto__', 'a\rb'],
       ['k', { 'x\n': ['y\0', 1, null] }],
@@ -244,7 +251,7 @@ describe('SessionLog', () => {
     session.error = { name: 'E\n', code: 'C\n' };
     const record = session.record(5);
     expect(record).toMatchObject({
-      id: 'i\ufffd',
+      id: 'i\ufffd'.repeat(128),
       requestId: 'r\ufffd'.repeat(128),
       provider: 'p\ufffd',
       model: 'm\ufffd',
