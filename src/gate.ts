@@ -1,3 +1,4 @@
+import { tellAnswered } from './internal/answered.ts';
 import { callable, readOptions, withMethods } from './internal/assert.ts';
 import { mergeContexts } from './internal/merge.ts';
 import { optionNames } from './internal/options.ts';
@@ -129,12 +130,18 @@ class Composition implements Gate<TaskContext, LooseOptions> {
           inside.add(going);
           return going;
         };
+        const answer = (ok: boolean, value: unknown): void => {
+          if (inside.size === 0) return;
+          if (ok) resolve(value as T);
+          else reject(value);
+          tellAnswered(contexts, ok, value);
+        };
         try {
           const value = await gate.run(pass, optionsFor(gate, all, contexts.at(-1)?.signal));
-          if (inside.size > 0) resolve(value);
+          answer(true, value);
           return value;
         } catch (error) {
-          if (inside.size > 0) reject(error);
+          answer(false, error);
           throw error;
         } finally {
           // A gate answers at once when the caller gives up or time runs out, and keeps its own place

@@ -2,7 +2,9 @@ import { EventEmitter, getEventListeners } from 'node:events';
 import { Worker } from 'node:worker_threads';
 
 import {
+  AdmissionQueue,
   compose,
+  type Gate,
   Semaphore,
   type Session,
   SessionManager,
@@ -1096,6 +1098,53 @@ describe('SessionManager', () => {
       expect(result.value).toMatchObject({ code: 'ERR_SESSION_TIMEOUT' });
       expect(semaphore.waiting).toBe(0);
       expect(sessions.active).toBe(0);
+    });
+
+    it.each(['flat', 'nested'])(
+      'is answered once: by a gate inside, also where its caller leaves before the task has settled (%s)',
+      async (how) => {
+        const { clock, sessions } = manager({ timeoutMs: 20 });
+        const { sessions: others } = manager({ clock });
+        const queue = new AdmissionQueue({ concurrency: 2, runTimeoutMs: 10, clock });
+        const gate =
+          how === 'flat'
+            ? compose(others, sessions, queue)
+            : compose(compose(others, sessions), queue);
+        const caller = new AbortController();
+        const { task, finish } = held();
+        const left = outcome(gate.run(task, { signal: caller.signal }));
+        const late = outcome(gate.run(task));
+        await clock.advance(10);
+        for (const { value } of [left, late])
+          expect(value).toMatchObject({ code: 'ERR_RUN_TIMEOUT' });
+        caller.abort('hung up');
+        await clock.advance(10);
+        expect(sessions.active).toBe(2);
+        finish();
+        await settle();
+        const end = { status: 'failed', error: { code: 'ERR_RUN_TIMEOUT' }, phases: { error: 20 } };
+        for (const of of [sessions, others]) {
+          expect([...of.records()]).toMatchObject([end, end]);
+          expect(of.stats()).toMatchObject({ active: 0, failed: 2, cancelled: 0, timedOut: 0 });
+        }
+      },
+    );
+
+    it('is completed where a gate that is not of ours has answered with a value before', async () => {
+      const { clock, sessions } = manager({ timeoutMs: 20 });
+      const { task, finish } = held();
+      const cached: Gate = {
+        run: (refresh) => {
+          void refresh({ signal: new AbortController().signal });
+          return Promise.resolve('cached' as never);
+        },
+      };
+      expect(await compose(sessions, cached).run(task)).toBe('cached');
+      await clock.advance(20);
+      expect(sessions.active).toBe(1);
+      finish();
+      await settle();
+      expect([...sessions.records()].map(({ status }) => status)).toEqual(['completed']);
     });
   });
 });

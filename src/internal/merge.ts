@@ -1,3 +1,5 @@
+import { answered, tellAnswered } from './answered.ts';
+
 interface Merged {
   readonly contexts: readonly Record<string | symbol, unknown>[];
 }
@@ -26,6 +28,7 @@ function valueOf(holder: Merged['contexts'][number], name: string | symbol): unk
 /** Says everything of all contexts and nothing of the target, which only brings them along. */
 const HANDLER: ProxyHandler<Merged> = {
   get: (merged, name) => {
+    if (name === answered) return tellAnswered.bind(undefined, merged.contexts);
     const holder = holderOf(merged, name);
     return holder && valueOf(holder, name);
   },

@@ -1,6 +1,7 @@
 import { SessionTimeoutError } from '../errors.ts';
 import type { TaskContext } from '../gate.ts';
 import type { AbortWatch } from './abort.ts';
+import { type Answerable, answered } from './answered.ts';
 import { callable, oneOf } from './assert.ts';
 import { Awaiters } from './awaiters.ts';
 import type { Deadline, Deadlines } from './deadlines.ts';
@@ -227,6 +228,13 @@ export abstract class LiveSession extends Execution implements Session, Due {
     return true;
   }
 
+  /** Its caller knows: the first answer is the one that the record tells of. */
+  noteAnswer(status: Exclude<SessionStatus, 'active'>, reason: unknown): void {
+    if (this.status !== 'active') return;
+    this.log.status = status;
+    if (status !== 'completed') this.log.error = describe(reason);
+  }
+
   /** The timer has come to its deadline. */
   due(now: number): void {
     // Another session of the same instant may have run code that gave this one a new deadline.
@@ -252,8 +260,7 @@ export abstract class LiveSession extends Execution implements Session, Due {
   protected abstract finished(): void;
 
   #answered(status: Exclude<SessionStatus, 'active'>, reason: unknown): void {
-    this.log.status = status;
-    if (status !== 'completed') this.log.error = describe(reason);
+    this.noteAnswer(status, reason);
     if (this.#callerSignal !== undefined) this.host.signals.remove(this.#callerSignal, this);
     this.#callerSignal = undefined;
     this.#disarm();
@@ -334,7 +341,7 @@ export abstract class LiveSession extends Execution implements Session, Due {
   }
 }
 
-class Context implements SessionContext {
+class Context implements SessionContext, Answerable {
   readonly session: LiveSession;
 
   constructor(session: LiveSession) {
@@ -343,6 +350,11 @@ class Context implements SessionContext {
 
   get signal(): AbortSignal {
     return this.session.signal;
+  }
+
+  /** The task still runs, and the session is open until that has settled. */
+  [answered](ok: boolean, value: unknown): void {
+    this.session.noteAnswer(ok ? 'completed' : 'failed', value);
   }
 }
 
