@@ -126,21 +126,24 @@ export class ExceedsCapacityError extends SluiceError {
 export class RateLimitedError extends SluiceError {
   override readonly name = 'RateLimitedError';
   readonly code = 'ERR_RATE_LIMITED';
-  /**
-   * When the same request would be granted, in ms from the refusal; where it is more urgent than
-   * somebody in line, if it waited.
-   */
+  /** When the same request would be granted if it came back then, in ms from the refusal. */
   readonly retryAfterMs: number;
+  /**
+   * How long it would have waited in line, in ms: less than `retryAfterMs` where it is more urgent
+   * than somebody there, who would be served before it comes back.
+   */
+  readonly estimatedWaitMs: number;
   /** Which of the named limits was short, where there are several. */
   readonly limit: string | undefined;
 
-  constructor(retryAfterMs: number, limit?: string) {
+  constructor(retryAfterMs: number, limit?: string, estimatedWaitMs: number = retryAfterMs) {
     super(
       limit === undefined
         ? `Over the rate limit; try again in ${Math.ceil(retryAfterMs)} ms.`
         : `Over the rate limit of ${limit}; try again in ${Math.ceil(retryAfterMs)} ms.`,
     );
     this.retryAfterMs = retryAfterMs;
+    this.estimatedWaitMs = estimatedWaitMs;
     this.limit = limit;
   }
 }

@@ -1,4 +1,4 @@
-import { type Clock, systemClock } from './clock.ts';
+import type { Clock } from './clock.ts';
 import {
   ClosedError,
   ExceedsCapacityError,
@@ -11,7 +11,6 @@ import { abortOf } from './internal/abort.ts';
 import {
   abortSignal,
   callable,
-  countOrInfinity,
   flag,
   integerWithin,
   msOrInfinity,
@@ -21,7 +20,6 @@ import {
 } from './internal/assert.ts';
 import {
   amountOf,
-  copyAll,
   countsOf,
   costOf,
   type Demand,
@@ -39,14 +37,23 @@ import {
 } from './internal/buckets.ts';
 import { deliver, Emitter, heard, post } from './internal/emitter.ts';
 import { uninterrupted } from './internal/execution.ts';
-import { LIMIT_OPTIONS, type LimitOptions, quotaFrom, quotasFrom } from './internal/limits.ts';
+import { type Gap, gapsOf, keptOf, type Turns, turnsIn } from './internal/gaps.ts';
+import {
+  LIMIT_OPTIONS,
+  type LimitOptions,
+  type LimitStats,
+  quotaFrom,
+  quotasFrom,
+  SETTING_OPTIONS,
+  type Settings,
+  settingsOf,
+} from './internal/limits.ts';
 import { type Call, Lobby, type Subject, Waiter } from './internal/lobby.ts';
 import { optionNames } from './internal/options.ts';
-import { MAX_PRIORITIES } from './internal/priority-line.ts';
 import { quote } from './internal/quote.ts';
 import { Run } from './internal/runs.ts';
 import { type Summary, Tally } from './internal/tally.ts';
-import { checkedClock, readingOf, Time } from './internal/time.ts';
+import { readingOf, Time } from './internal/time.ts';
 import {
   charge,
   giveBack,
@@ -57,7 +64,7 @@ import {
   ticksAt,
 } from './internal/token-bucket.ts';
 
-export type { LimitOptions, Summary };
+export type { LimitOptions, LimitStats, Summary };
 
 interface CommonOptions {
   /** How many callers may wait at most; the next one is refused with `ERR_QUEUE_FULL`. Default Infinity. */
@@ -132,19 +139,6 @@ export interface RateLimiterContext<Name extends string = never> extends TaskCon
   readonly lease: Lease<Name>;
 }
 
-/** One limit, as it is now. */
-export interface LimitStats {
-  /** Undefined where there is one limit without a name. */
-  readonly name: string | undefined;
-  readonly limit: number;
-  readonly intervalMs: number;
-  readonly burst: number;
-  /** Whole tokens that are there now. */
-  readonly available: number;
-  /** Tokens that are owed because of settlements above the estimate. */
-  readonly debt: number;
-}
-
 /** What an upstream says of one limit, as in its rate-limit headers. */
 export interface UpstreamCount {
   /** How many tokens it would still grant: a non-negative integer. */
@@ -200,7 +194,7 @@ export interface RateLimiterQueuedEvent extends RateLimiterEvent {
 export interface RateLimiterWaitedEvent extends RateLimiterEvent {
   readonly waitedMs: number;
 }
-/** `retryAfterMs`: when it would be granted, as the caller was told. */
+/** `retryAfterMs`: when it would be granted if it came back, as the caller was told. */
 export interface RateLimiterLimitedEvent extends RateLimiterEvent {
   readonly retryAfterMs: number;
   /** Which of the named limits was short. */
@@ -257,7 +251,6 @@ export interface RateLimiterEvents {
   closed: RateLimiterGauges;
 }
 
-const SETTING_OPTIONS = ['maxWaiting', 'priorities', 'maxPauseMs', 'clock'];
 const OPTIONS = new Set([...LIMIT_OPTIONS, ...SETTING_OPTIONS, 'limits']);
 const ACQUIRE_OPTIONS = new Set(['cost', 'signal', 'waitTimeoutMs', 'priority']);
 const COUNT_OPTIONS = new Set(['remaining', 'resetMs', 'limit']);
@@ -354,27 +347,6 @@ const ACQUIRE_DEFAULTS: Call = {
 };
 const RUN_DEFAULTS: Call = { ...ACQUIRE_DEFAULTS, runs: true };
 
-/** What there is when those ahead have been served, and the tick at which that is. */
-interface Remains {
-  readonly left: LinkedBucket;
-  readonly tick: number;
-}
-
-interface Settings {
-  readonly clock: Clock;
-  readonly maxWaiting: number;
-  readonly priorities: number;
-  readonly maxPauseMs: number;
-}
-
-/** One object for all limiters that ask for nothing else. */
-const SETTINGS: Settings = {
-  clock: systemClock,
-  maxWaiting: Infinity,
-  priorities: 5,
-  maxPauseMs: 300_000,
-};
-
 /**
  * Lets things happen at a bounded rate: a token bucket, or several that are taken from all or
  * nothing, with a line in front.
@@ -385,8 +357,9 @@ const SETTINGS: Settings = {
  * line is not overtaken by lighter ones behind it, nor by `tryAcquire`. A grant stands once made. The
  * end of a task gives nothing back: only its lease does, where what was taken was an estimate.
  *
- * O(1) per caller in line, O(log waiting) with a `waitTimeoutMs`. With several limits, telling
- * somebody when to come back looks at everybody in line. The limit holds within one process.
+ * O(1) per caller in line, O(log waiting) with a `waitTimeoutMs`. With several limits, or for one who
+ * is more urgent than somebody in line, the first refusal after a change looks at everybody in line.
+ * The limit holds within one process.
  *
  * Timers count in whole ms and may be late, and a bucket that is full by then has gained nothing
  * meanwhile: a burst that comes in within a few ms wastes some of the rate while callers wait.
@@ -415,8 +388,7 @@ const SETTINGS: Settings = {
  * - R2  In every window of w ms at most burst + limit * w / intervalMs have been granted, less what was
  *     given back in it.
  * - R3  What is refused for the rate is refused at every tick before the one that `retryAfterMs`
- *     promised and, if nobody else comes and timers are on time, granted at it. Who is more urgent than
- *     somebody in line is told when it would be granted in line: one who comes back has let them pass.
+ *     promised and, if nobody else comes or goes and timers are on time, granted at it.
  * - R4  Who was refused, gave up or ran out of time has taken nothing.
  * - R5  Grants go in order of priority, first come first served within one.
  * - R6  A cost is waited for as long as its parts one after the other. Nothing is rounded, however long
@@ -555,12 +527,12 @@ export class RateLimiter<Name extends string = never>
   /**
    * In how many ms `cost` is granted to one who asks for it then, with the least urgent priority, if
    * nobody else comes or goes: 0 if now, Infinity if never. With a fraction, which most timers drop.
-   * With several limits, or while `sync` holds tokens back, O(waiting).
+   * With several limits, or while `sync` holds tokens back, O(waiting) after each change.
    */
   retryAfterMs(cost: Cost<Name> = 1): number {
     const demand = demandOf(this.#first, cost);
     if (this.#closed) return Infinity;
-    return this.#ms(this.#turn(demand, this.#settings.priorities, this.#refill()).tick);
+    return this.#ms(this.#turns(demand, this.#settings.priorities, this.#refill()).retry.tick);
   }
 
   /**
@@ -749,8 +721,18 @@ export class RateLimiter<Name extends string = never>
 
   /** What time has brought: a late timer must not decide who comes first. */
   #catchUp(now: number = this.#refill()): number {
-    if (this.#lobby !== undefined) this.#pump(now);
+    if (this.#isDue(now)) this.#pump(now);
     return now;
+  }
+
+  /** Whether the pause is over, or the turn of the first in line has come. */
+  #isDue(now: number): boolean {
+    const lobby = this.#lobby;
+    return (
+      lobby !== undefined &&
+      ((lobby.pausedUntil !== 0 && now >= lobby.pausedUntil) ||
+        (lobby.turn !== undefined && now >= lobby.turn.at * TICKS_PER_MS))
+    );
   }
 
   /** Whether it depends on the tokens alone: nobody waits, and there is no pause. */
@@ -780,9 +762,13 @@ export class RateLimiter<Name extends string = never>
     }
     const { maxWaiting } = this.#settings;
     if (this.waiting >= maxWaiting) {
-      const retryAfterMs = this.#ms(this.#turn(demand, priority, now).tick);
-      const wait = { retryAfterMs, estimatedWaitMs: retryAfterMs };
-      const full = new QueueFullError({ waiting: this.waiting, maxWaiting, ...wait });
+      const { wait, retry } = this.#turns(demand, priority, now);
+      const full = new QueueFullError({
+        waiting: this.waiting,
+        maxWaiting,
+        estimatedWaitMs: this.#ms(wait.tick),
+        retryAfterMs: this.#ms(retry.tick),
+      });
       throw this.#refuse(id, demand, full);
     }
     const deadline = now + Math.ceil(waitTimeoutMs * TICKS_PER_MS);
@@ -792,9 +778,7 @@ export class RateLimiter<Name extends string = never>
       deadline === now ||
       (deadline < Infinity && this.#earliest(demand, priority, now).tick > deadline)
     ) {
-      const turn = this.#turn(demand, priority, now);
-      this.#limit(id, demand, turn);
-      throw new RateLimitedError(this.#ms(turn.tick), turn.limit);
+      throw this.#tooEarly(id, demand, this.#turns(demand, priority, now));
     }
     return this.#wait(new Waiter(id, priority, now, call), deadline);
   }
@@ -817,11 +801,17 @@ export class RateLimiter<Name extends string = never>
     return error;
   }
 
-  /** `turn`: by default that of the least urgent priority. */
-  #limit(id: number, demand: Demand, turn?: Turn): void {
+  #tooEarly(id: number, demand: Demand, { wait, retry }: Turns): RateLimitedError {
+    this.#limit(id, demand, retry);
+    return new RateLimitedError(this.#ms(retry.tick), retry.limit, this.#ms(wait.tick));
+  }
+
+  /** `retry`: by default that of the least urgent priority. */
+  #limit(id: number, demand: Demand, retry?: Turn): void {
     this.#limited++;
     if (heard(this, 'limited')) {
-      const { tick, limit } = turn ?? this.#turn(demand, this.#settings.priorities, this.#first.at);
+      const { tick, limit } =
+        retry ?? this.#turns(demand, this.#settings.priorities, this.#first.at).retry;
       post(this, 'limited', {
         ...this.#about({ id, demand }),
         retryAfterMs: this.#ms(tick),
@@ -905,6 +895,7 @@ export class RateLimiter<Name extends string = never>
 
   /** Arms the timer for the end of the pause, or for when the first in line can be granted. */
   #plan(lobby: Lobby<GrantedLease>): void {
+    lobby.gaps.length = 0;
     const { line, pausedUntil, turn } = lobby;
     const { head } = line;
     const tick =
@@ -925,30 +916,34 @@ export class RateLimiter<Name extends string = never>
       : turnOf(this.#first, demand, start);
   }
 
-  /** The turn of a newcomer if nobody else comes or goes. */
-  #turn(demand: Demand, priority: number, now: number): Turn {
+  /** The turns of a newcomer if nobody else comes or goes. */
+  #turns(demand: Demand, priority: number, now: number): Turns {
     const first = this.#first;
     const found = exceeded(first, demand);
-    if (found !== undefined) return { tick: Infinity, limit: found.bucket.quota.name };
-    if (!this.#anyBefore(priority) || (first.next === undefined && first.hold === undefined)) {
-      return this.#earliest(demand, priority, now);
+    if (found !== undefined) {
+      const never = { tick: Infinity, limit: found.bucket.quota.name };
+      return { wait: never, retry: never };
+    }
+    const line = this.#lobby?.line;
+    if (
+      line?.head === undefined ||
+      (first.next === undefined &&
+        first.hold === undefined &&
+        line.lastBelow(priority) === undefined)
+    ) {
+      const turn = this.#earliest(demand, priority, now);
+      return { wait: turn, retry: turn };
     }
     // Where several things make people wait, it has to be played through.
-    const { left, tick } = this.#after(priority, now);
-    return turnOf(left, demand, tick);
+    return turnsIn(this.#gaps(priority, now), demand);
   }
 
-  /** What is left for a newcomer with this priority, if nobody else comes or goes. */
-  #after(priority: number, now: number): Remains {
-    const left = copyAll(this.#first);
-    let tick = Math.max(now, this.#pausedUntil);
-    for (const waiter of this.#lobby!.line) {
-      if (waiter.priority > priority) break;
-      ({ tick } = turnOf(left, waiter.demand, tick));
-      refillAll(left, tick);
-      takeAll(left, waiter.demand);
-    }
-    return { left, tick };
+  /** What is left between the grants to come, for those with this priority. */
+  #gaps(priority: number, now: number): Iterable<Gap> {
+    const { line, gaps } = this.#lobby!;
+    const all = gapsOf(line, this.#first, priority, Math.max(now, this.#pausedUntil));
+    // A grant whose timer is late will come now, and not when it should have come.
+    return this.#isDue(now) ? all : (gaps[priority] ??= keptOf(all));
   }
 
   /** Whether anybody waits who comes before a newcomer with this priority. */
@@ -972,13 +967,8 @@ export class RateLimiter<Name extends string = never>
       lobby.leave(waiter);
       late.push(waiter);
     }
-    // Those of one priority come after the same others: they are played through once.
-    const after: Remains[] = [];
     for (const { id, demand, priority, reject } of late) {
-      const { left, tick } = (after[priority] ??= this.#after(priority, now));
-      const turn = turnOf(left, demand, tick);
-      this.#limit(id, demand, turn);
-      reject(new RateLimitedError(this.#ms(turn.tick), turn.limit));
+      reject(this.#tooEarly(id, demand, turnsIn(this.#gaps(priority, now), demand)));
     }
   }
 
@@ -1008,7 +998,8 @@ export class RateLimiter<Name extends string = never>
   #due(due: readonly Subject<GrantedLease>[]): void {
     const lobby = this.#lobby!;
     if (due.includes('turn')) lobby.turn = undefined;
-    const now = this.#catchUp();
+    const now = this.#refill();
+    this.#pump(now);
     for (const subject of due) {
       if (subject === 'turn' || subject instanceof Run || !subject.inLine) continue;
       lobby.leave(subject);
@@ -1103,15 +1094,4 @@ export class RateLimiter<Name extends string = never>
   #aboutWait(waiter: LeaseWaiter, now: number): RateLimiterWaitedEvent {
     return { ...this.#about(waiter), waitedMs: (now - waiter.since) / TICKS_PER_MS };
   }
-}
-
-function settingsOf(given: CommonOptions): Settings {
-  if (!SETTING_OPTIONS.some((name) => name in given)) return SETTINGS;
-  const { clock, maxWaiting, priorities, maxPauseMs } = { ...SETTINGS, ...given };
-  return {
-    clock: checkedClock(clock),
-    maxWaiting: countOrInfinity('maxWaiting', maxWaiting),
-    priorities: integerWithin('priorities', priorities, 1, MAX_PRIORITIES),
-    maxPauseMs: msOrInfinity('maxPauseMs', maxPauseMs),
-  };
 }

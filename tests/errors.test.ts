@@ -39,12 +39,12 @@ const samples: { make: () => errors.SluiceError; code: errors.ErrorCode; data: o
   {
     make: () => new errors.RateLimitedError(12.5),
     code: 'ERR_RATE_LIMITED',
-    data: { retryAfterMs: 12.5, limit: undefined },
+    data: { retryAfterMs: 12.5, estimatedWaitMs: 12.5, limit: undefined },
   },
   {
-    make: () => new errors.RateLimitedError(12.5, 'tokens'),
+    make: () => new errors.RateLimitedError(12.5, 'tokens', 2.5),
     code: 'ERR_RATE_LIMITED',
-    data: { retryAfterMs: 12.5, limit: 'tokens' },
+    data: { retryAfterMs: 12.5, estimatedWaitMs: 2.5, limit: 'tokens' },
   },
   { make: () => new errors.DuplicateIdError('a'), code: 'ERR_DUPLICATE_ID', data: { id: 'a' } },
   {

@@ -161,7 +161,8 @@ describe('RateLimiter', () => {
       expect(limiter.retryAfterMs({ b: 1 })).toBe(350);
       const urgent = { cost: { a: 1 }, priority: 1, waitTimeoutMs: 1 };
       await expect(limiter.acquire(urgent)).rejects.toMatchObject({
-        retryAfterMs: 200,
+        retryAfterMs: 300,
+        estimatedWaitMs: 200,
         limit: 'a',
       });
       limiter.pause(1000);

@@ -21,7 +21,13 @@ interface Call extends ModelCaller {
   readonly signal: AbortSignal | undefined;
   answer?: unknown;
   answeredAt?: number;
-  error?: { retryAfterMs?: number };
+  error?: Told;
+}
+
+/** What a refusal says of the time to come. */
+interface Told {
+  readonly retryAfterMs?: number;
+  readonly estimatedWaitMs?: number;
 }
 
 interface Held {
@@ -117,7 +123,7 @@ class System {
         (error: unknown) => {
           call.answer = codeOf(error);
           call.answeredAt = this.clock.now();
-          call.error = error as { retryAfterMs?: number };
+          call.error = error as Told;
         },
       );
   }
@@ -167,7 +173,8 @@ class System {
     for (const call of this.calls) {
       expect([call.answer, call.answeredAt]).toEqual([call.outcome, call.at]);
       if (call.retryAfterMs !== undefined) {
-        expect(call.error?.retryAfterMs).toBe(call.retryAfterMs);
+        const { retryAfterMs, estimatedWaitMs } = call;
+        expect(call.error).toMatchObject({ retryAfterMs, estimatedWaitMs });
       }
     }
     expect(this.clock.timers).toBe(this.model.line.length === 0 ? 0 : 1);
@@ -385,6 +392,60 @@ describe('RateLimiter', () => {
       clock.reading = promised;
       expect(limiter.retryAfterMs(cost)).toBe(0);
       expect(limiter.tryAcquire(cost)).toBeDefined();
+    },
+  );
+
+  test.prop(
+    [
+      fc.array(
+        fc.record({
+          limit: fc.integer({ min: 1, max: 40 }),
+          intervalMs: fc.integer({ min: 1, max: 3 }),
+          burst: fc.integer({ min: 2, max: 8 }),
+        }),
+        { minLength: 1, maxLength: 3 },
+      ),
+      fc.array(fc.tuple(amounts, fc.integer({ min: 1, max: PRIORITIES })), { maxLength: 12 }),
+      fc.nat({ max: 5 }),
+      amounts,
+      fc.integer({ min: 1, max: PRIORITIES }),
+    ],
+    { numRuns: 1000 },
+  )(
+    'R3 keeps its promise to one who comes back, however urgent, among those who wait',
+    async (all, waiting, pauseMs, wanted, priority) => {
+      const clock = new SetClock();
+      const limiter = new RateLimiter<string>({
+        limits: Object.fromEntries(all.map((limit, i) => [`l${i}`, limit])),
+        priorities: PRIORITIES,
+        clock,
+      });
+      /** At least one of the first limit, and less than fills one: what is less than a tick would be lost. */
+      const costOf = ([one, ...others]: readonly number[]): Record<string, number> => {
+        const demand = [one! + 1, ...others];
+        return Object.fromEntries(
+          all.map(({ burst }, i) => [`l${i}`, Math.min(burst - 1, demand[i]!)]),
+        );
+      };
+      limiter.tryAcquire(Object.fromEntries(all.map(({ burst }, i) => [`l${i}`, burst])));
+      limiter.pause(pauseMs);
+      for (const [demand, urgency] of waiting) {
+        void limiter.acquire({ cost: costOf(demand), priority: urgency });
+      }
+      const ask = (): Promise<unknown> =>
+        limiter.acquire({ cost: costOf(wanted), priority, waitTimeoutMs: 0 }).then(
+          () => 'granted',
+          (error: Told) => error.retryAfterMs!,
+        );
+      const promised = await ask();
+      // Every tick up to it, as timers that are on time would have it.
+      for (let tick = 1; tick < Number(promised) / TICK_MS; tick++) {
+        clock.reading = tick * TICK_MS;
+        limiter.pause(0);
+      }
+      expect(await ask()).toBe(TICK_MS);
+      clock.reading = Number(promised);
+      expect(await ask()).toBe('granted');
     },
   );
 

@@ -435,18 +435,35 @@ describe('RateLimiter', () => {
       expect(inTime).toEqual({ outcome: 'granted', at: 2000 });
     });
 
-    it('tells who is more urgent than the line when it would be granted in it (R3)', async () => {
+    it('tells who is more urgent than the line when to come back, and what a wait would be (R3)', async () => {
       const { clock, limiter } = setUp({ limit: 1 });
       limiter.tryAcquire();
       for (let i = 0; i < 3; i++) void limiter.acquire({ priority: 5 });
       await expect(limiter.acquire({ priority: 1, waitTimeoutMs: 0 })).rejects.toMatchObject({
         code: 'ERR_RATE_LIMITED',
-        retryAfterMs: 1000,
+        retryAfterMs: 4000,
+        estimatedWaitMs: 1000,
       });
       const urgent = follow(clock, limiter.acquire({ priority: 1, waitTimeoutMs: 1000 }));
       await clock.advance(1000);
       expect(urgent).toEqual({ outcome: 'granted', at: 1000 });
       expect(limiter.waiting).toBe(3);
+    });
+
+    it('tells an urgent one to come back while a heavier one waits for the rest (R3)', async () => {
+      const { clock, limiter } = setUp({ limit: 10, maxWaiting: 3 });
+      limiter.tryAcquire(10);
+      for (const cost of [2, 6, 2]) void limiter.acquire({ priority: 5, cost });
+      const urgent = { priority: 1, cost: 3, waitTimeoutMs: 0 };
+      const told = { retryAfterMs: 500, estimatedWaitMs: 300 };
+      await expect(limiter.acquire(urgent)).rejects.toMatchObject({
+        code: 'ERR_QUEUE_FULL',
+        ...told,
+      });
+      await clock.advance(499);
+      await expect(limiter.acquire(urgent)).rejects.toMatchObject({ retryAfterMs: 1 });
+      await clock.advance(1);
+      await limiter.acquire(urgent);
     });
 
     it('takes a waitTimeoutMs of 0 for now or not at all (H082)', async () => {
@@ -945,10 +962,10 @@ describe('RateLimiter', () => {
       limiter.on('limited', ({ retryAfterMs }) => told.push(retryAfterMs));
       limiter.pause(30_000);
       expect(await Promise.allSettled([urgent, late])).toMatchObject([
-        { reason: { retryAfterMs: 30_000, limit: undefined } },
-        { reason: { retryAfterMs: 38_000, limit: 'b' } },
+        { reason: { retryAfterMs: 31_000, estimatedWaitMs: 30_000, limit: 'a' } },
+        { reason: { retryAfterMs: 38_000, estimatedWaitMs: 38_000, limit: 'b' } },
       ]);
-      expect(told).toEqual([30_000, 38_000]);
+      expect(told).toEqual([31_000, 38_000]);
       expect(limiter.retryAfterMs({ b: 1 })).toBe(38_000);
     });
 

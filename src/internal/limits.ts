@@ -1,5 +1,14 @@
-import { integerWithin, positiveInteger, readOptions } from './assert.ts';
+import { type Clock, systemClock } from '../clock.ts';
+import {
+  countOrInfinity,
+  integerWithin,
+  msOrInfinity,
+  positiveInteger,
+  readOptions,
+} from './assert.ts';
+import { MAX_PRIORITIES } from './priority-line.ts';
 import { quote } from './quote.ts';
+import { checkedClock } from './time.ts';
 import { MAX_INTERVAL_MS, type Quota, quotaOf } from './token-bucket.ts';
 
 /** One limit: how fast tokens come in, and how many can be saved up. */
@@ -14,6 +23,19 @@ export interface LimitOptions {
    * counts N per window of W ms is never exceeded with `limit: N - burst` and `intervalMs: W`.
    */
   readonly burst?: number | undefined;
+}
+
+/** One limit, as it is now. */
+export interface LimitStats {
+  /** Undefined where there is one limit without a name. */
+  readonly name: string | undefined;
+  readonly limit: number;
+  readonly intervalMs: number;
+  readonly burst: number;
+  /** Whole tokens that are there now. */
+  readonly available: number;
+  /** Tokens that are owed because of settlements above the estimate. */
+  readonly debt: number;
 }
 
 /** One limit without a name, or several with names. */
@@ -47,4 +69,40 @@ export function quotasFrom({ limit, intervalMs, burst, limits }: Limits): Quota[
   }
   if (named.length === 0) throw new TypeError('Expected `limits` to have at least one limit.');
   return named.map(([name, of]) => quotaFrom(readOptions(quote(name), of, LIMIT_OPTIONS), name));
+}
+
+export const SETTING_OPTIONS: readonly string[] = [
+  'maxWaiting',
+  'priorities',
+  'maxPauseMs',
+  'clock',
+];
+
+/** What else a limiter is told, checked. */
+export interface Settings {
+  readonly clock: Clock;
+  readonly maxWaiting: number;
+  readonly priorities: number;
+  readonly maxPauseMs: number;
+}
+
+/** One object for all limiters that ask for nothing else. */
+const SETTINGS: Settings = {
+  clock: systemClock,
+  maxWaiting: Infinity,
+  priorities: 5,
+  maxPauseMs: 300_000,
+};
+
+export function settingsOf(given: {
+  readonly [Name in keyof Settings]?: Settings[Name] | undefined;
+}): Settings {
+  if (!SETTING_OPTIONS.some((name) => name in given)) return SETTINGS;
+  const { clock, maxWaiting, priorities, maxPauseMs } = { ...SETTINGS, ...given };
+  return {
+    clock: checkedClock(clock),
+    maxWaiting: countOrInfinity('maxWaiting', maxWaiting),
+    priorities: integerWithin('priorities', priorities, 1, MAX_PRIORITIES),
+    maxPauseMs: msOrInfinity('maxPauseMs', maxPauseMs),
+  };
 }

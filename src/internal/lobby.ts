@@ -2,6 +2,7 @@ import { AbortWatch } from './abort.ts';
 import { Awaiters } from './awaiters.ts';
 import { amountOf, type Demand } from './buckets.ts';
 import { type Deadline, Deadlines } from './deadlines.ts';
+import type { Gap } from './gaps.ts';
 import { PriorityLine, type PriorityNode } from './priority-line.ts';
 import { type Run, type RunLimits, Runs } from './runs.ts';
 import { Tally } from './tally.ts';
@@ -58,6 +59,8 @@ export class Lobby<Lease> {
   pausedUntil = 0;
   /** When the first in line can be granted, as far as is known. */
   turn: Deadline | undefined;
+  /** The gaps for one with priority p at index p, as long as they stay as they are. */
+  gaps: (readonly Gap[])[] = [];
   /** Whether anybody has left the line since the limiter looked last. */
   left = false;
   /** `owed[p - 1][i]`: what those who wait with priority p want of bucket i. */
@@ -94,6 +97,7 @@ export class Lobby<Lease> {
     waiter.inLine = true;
     this.queued++;
     this.line.push(waiter);
+    this.gaps.length = 0;
     this.#owe(waiter, 1);
   }
 
@@ -103,6 +107,7 @@ export class Lobby<Lease> {
     waiter.inLine = false;
     this.left = true;
     this.line.remove(waiter);
+    this.gaps.length = 0;
     this.#owe(waiter, -1);
     if (signal !== undefined) this.signals.remove(signal, waiter);
     if (waiter.deadline !== undefined) this.deadlines.remove(waiter.deadline);

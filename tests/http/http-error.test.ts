@@ -74,7 +74,7 @@ describe('toHttpError()', () => {
   });
 
   it('has a body that JSON and a client can take', () => {
-    const { headers, body } = toHttpError(new errors.RateLimitedError(1200.5, 'tokens'))!;
+    const { headers, body } = toHttpError(new errors.RateLimitedError(1200.5, 'tokens', 300.5))!;
     expect(headers).toEqual({
       ...JSON_HEADERS,
       'retry-after': '2',
@@ -85,6 +85,7 @@ describe('toHttpError()', () => {
         code: 'ERR_RATE_LIMITED',
         message: 'Over the rate limit of tokens; try again in 1201 ms.',
         retryAfterMs: 1201,
+        estimatedWaitMs: 301,
       },
     });
   });

@@ -22,6 +22,7 @@ export interface ModelCaller {
   outcome?: string;
   at?: number;
   retryAfterMs?: number;
+  estimatedWaitMs?: number;
 }
 
 /**
@@ -85,29 +86,38 @@ export class RateLimiterModel {
       this.#take(demand);
       return this.#end(caller, 'granted');
     }
-    const retryAfterMs = this.retryAfterMs(demand, priority);
     if (this.line.length >= this.maxWaiting) {
-      caller.retryAfterMs = retryAfterMs;
+      this.#tell(caller);
       return this.#end(caller, 'ERR_QUEUE_FULL');
     }
     const total = demand.map((amount, index) =>
       before.reduce((sum, other) => sum + other.demand[index]!, amount),
     );
-    const waitMs = before.length === 0 ? retryAfterMs : this.#waitFor(total);
+    const waitMs = before.length === 0 ? this.#inLineMs(caller) : this.#waitFor(total);
     const pausesLong = this.pausedUntil - this.now > this.maxPauseMs;
     // Who would not wait is not let in to find out that there is a wait.
     if (pausesLong || deadline === this.now || this.now + waitMs > deadline) {
-      caller.retryAfterMs = retryAfterMs;
+      this.#tell(caller);
       return this.#end(caller, 'ERR_RATE_LIMITED');
     }
     const behind = this.line.findIndex((other) => other.priority > priority);
     this.line.splice(behind === -1 ? this.line.length : behind, 0, caller);
   }
 
-  /** Tries it out: a copy of everything, with one more in line and nobody who gives up. */
+  /** Asks at every ms to come, in a copy of everything in which nobody gives up. */
   retryAfterMs(demand: readonly number[], priority: number): number {
     if (this.closed) return Infinity;
     if (this.buckets.some(({ burst }, index) => demand[index]! > burst)) return Infinity;
+    const copy = this.#copy();
+    copy.#pump();
+    while (copy.line.some((other) => other.priority <= priority) || !copy.#fits(demand)) {
+      copy.tick();
+    }
+    return copy.now - this.now;
+  }
+
+  /** The same with one more in line, until it is granted. */
+  #inLineMs({ demand, priority }: ModelCaller): number {
     const copy = this.#copy();
     const caller: ModelCaller = { demand, priority, deadline: Infinity };
     const behind = copy.line.findIndex((other) => other.priority > priority);
@@ -115,6 +125,11 @@ export class RateLimiterModel {
     copy.#pump();
     while (caller.outcome === undefined) copy.tick();
     return copy.now - this.now;
+  }
+
+  #tell(caller: ModelCaller): void {
+    caller.retryAfterMs = this.retryAfterMs(caller.demand, caller.priority);
+    caller.estimatedWaitMs = this.#inLineMs(caller);
   }
 
   /** All of them leave before the next in line is looked at. */
@@ -138,11 +153,11 @@ export class RateLimiterModel {
   pause(ms: number): void {
     if (this.now + ms <= this.pausedUntil || ms === 0) return;
     this.pausedUntil = this.now + ms;
-    for (const caller of this.line) {
-      if (ms > this.maxPauseMs || caller.deadline < this.pausedUntil) {
-        this.#end(caller, 'ERR_RATE_LIMITED');
-      }
-    }
+    const late = this.line.filter(
+      ({ deadline }) => ms > this.maxPauseMs || deadline < this.pausedUntil,
+    );
+    for (const caller of late) this.#end(caller, 'ERR_RATE_LIMITED');
+    if (!this.closed) for (const caller of late) this.#tell(caller);
   }
 
   sync(index: number, remaining: number, resetMs: number, raise: boolean): void {
