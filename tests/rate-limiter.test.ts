@@ -466,6 +466,18 @@ describe('RateLimiter', () => {
       await limiter.acquire(urgent);
     });
 
+    it('says anew when to come back after an urgent one has been granted (R3)', async () => {
+      const { clock, limiter } = setUp({ limit: 10 });
+      limiter.tryAcquire(8);
+      void limiter.acquire({ cost: 6, priority: 5 });
+      const urgent = { cost: 3, priority: 1, waitTimeoutMs: 0 };
+      await expect(limiter.acquire(urgent)).rejects.toMatchObject({ retryAfterMs: 100 });
+      await limiter.acquire({ cost: 2, priority: 1 });
+      await expect(limiter.acquire(urgent)).rejects.toMatchObject({ retryAfterMs: 300 });
+      await clock.advance(300);
+      await limiter.acquire(urgent);
+    });
+
     it('takes a waitTimeoutMs of 0 for now or not at all (H082)', async () => {
       const { clock, limiter } = setUp({ limit: 1 });
       await expect(limiter.acquire({ waitTimeoutMs: 0 })).resolves.toBeDefined();

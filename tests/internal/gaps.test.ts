@@ -42,6 +42,30 @@ describe('gapsOf()', () => {
   });
 });
 
+describe('turnsIn()', () => {
+  const ms = (tick: number): number => tick / TICKS_PER_MS;
+
+  it('is the turn in line and the turn of one who comes back', () => {
+    const line = waiting([2, 2], [3, 2], [2, 2]);
+    const turnsOf = (demand: number): number[] => {
+      const { wait, retry } = turnsIn(gapsOf(line, emptyBuckets(1), 1, 0), demand);
+      return [ms(wait.tick), ms(retry.tick)];
+    };
+    expect(turnsOf(1)).toEqual([1, 1]);
+    // At 2 ms the first in line goes first.
+    expect(turnsOf(2)).toEqual([2, 4]);
+    expect(turnsOf(3)).toEqual([3, 10]);
+  });
+
+  it('tells the limit that is short', () => {
+    const gaps = gapsOf(waiting([[1, 4], 2]), emptyBuckets(2), 1, 0);
+    expect(turnsIn(gaps, [5, 0])).toEqual({
+      wait: { tick: 5 * TICKS_PER_MS, limit: 'b1' },
+      retry: { tick: 6 * TICKS_PER_MS, limit: 'b1' },
+    });
+  });
+});
+
 describe('keptOf()', () => {
   it('keeps the first gap and those that hold more than all before', () => {
     const line = waiting([1, 2], [4, 2], [4, 2], [3, 2], [6, 2], [6, 2]);
