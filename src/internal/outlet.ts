@@ -2,6 +2,7 @@ import { type SluiceError, StreamTimeoutError } from '../errors.ts';
 import { AbortWatch } from './abort.ts';
 import { type Deadline, Deadlines } from './deadlines.ts';
 import type { Due, Ending, Feed, FeedFigures, FeedSettings, Sink } from './feed.ts';
+import { Fifo } from './fifo.ts';
 import { isOurs } from './ours.ts';
 import { Pacer } from './pacer.ts';
 import type { Time } from './time.ts';
@@ -85,7 +86,7 @@ export class Outlet<T> implements Sink<T>, Due {
   readonly settings: OutletSettings;
   readonly hasIds: boolean;
   readonly #feed: Feed<T>;
-  readonly #tokens: T[];
+  readonly #tokens = new Fifo<T>();
   #moved = false;
   #position = 0;
   #startDue = false;
@@ -115,13 +116,13 @@ export class Outlet<T> implements Sink<T>, Due {
     this.settings = settings;
     this.#feed = feed;
     this.hasIds = origin?.hasIds ?? false;
-    this.#tokens = [...(origin?.tokens ?? [])];
     if (origin === undefined) {
       if (feed.ending === undefined) feed.attach(this);
       else this.stopped(feed.ending);
       return;
     }
     feed.attach(this);
+    for (const token of origin.tokens) this.#tokens.push(token);
     this.#moved = origin.hasMoved;
     this.#startDue = origin.isStartDue;
     this.#last = origin.last;
@@ -135,7 +136,7 @@ export class Outlet<T> implements Sink<T>, Due {
   get origin(): Origin<T> {
     return {
       index: this.#index,
-      tokens: this.#tokens,
+      tokens: this.#tokens.slice(),
       hasMoved: this.#moved,
       isStartDue: this.#startDue,
       last: this.#last,
@@ -157,7 +158,7 @@ export class Outlet<T> implements Sink<T>, Due {
   /** Others take part in its place: from now on its `finished` tells how the source went. */
   retire(): void {
     if (this.#ending !== undefined) return;
-    this.#tokens.length = 0;
+    this.#tokens.clear();
     this.#feed.release(this);
     void this.#feed.gone.then((ending) => {
       this.#index = this.#feed.brought;
@@ -257,7 +258,7 @@ export class Outlet<T> implements Sink<T>, Due {
   stopped(ending: Ending): void {
     this.#moved = false;
     this.#startDue = false;
-    this.#tokens.length = 0;
+    this.#tokens.clear();
     this.#last = this.#hasLeft ? undefined : ending;
     this.#conclude(ending);
     this.#wake();

@@ -1,5 +1,6 @@
 import type { TaskContext } from '../gate.ts';
 import { callable, positiveInteger, readOptions, withMethods } from './assert.ts';
+import { Fifo } from './fifo.ts';
 import { tick } from './tick.ts';
 
 /** Where a callback puts the tokens of a stream. */
@@ -114,7 +115,7 @@ interface Asked<T> {
 /** What a callback pushes, for a reader that asks for one token at a time. */
 class Pushed<T> implements AsyncIterableIterator<T> {
   readonly #maxBuffered: number;
-  readonly #tokens: T[] = [];
+  readonly #tokens = new Fifo<T>();
   #asked: Asked<T> | undefined;
   #ending: { readonly error?: unknown } | undefined;
   #whenReady: (() => void)[] = [];
@@ -164,7 +165,7 @@ class Pushed<T> implements AsyncIterableIterator<T> {
   }
 
   async return(): Promise<IteratorResult<T>> {
-    this.#tokens.length = 0;
+    this.#tokens.clear();
     this.#end({});
     await this.#cleaned;
     return { done: true, value: undefined };

@@ -1,6 +1,7 @@
 import { ReplayExpiredError } from '../errors.ts';
 import type { Deadline } from './deadlines.ts';
 import type { Due, Ending, Feed, Sink } from './feed.ts';
+import { Fifo } from './fifo.ts';
 import { Outlet, type OutletSettings } from './outlet.ts';
 import { LAST_EVENT_ID } from './stream-handle.ts';
 
@@ -14,7 +15,7 @@ export class Recorder<T> implements Sink<T>, Due {
   readonly #feed: Feed<T>;
   readonly #maxTokens: number;
   readonly #graceMs: number;
-  readonly #tokens: T[] = [];
+  readonly #tokens = new Fifo<T>();
   /** The index of the first token that there was, and of the first that is kept. */
   readonly #origin: number;
   #first: number;
@@ -93,12 +94,12 @@ export class Recorder<T> implements Sink<T>, Due {
   stopped(ending: Ending): void {
     this.#last = ending;
     this.#isStopped = true;
-    this.#tokens.length = 0;
+    this.#tokens.clear();
   }
 
   due(): void {
     this.#isExpired = true;
-    this.#tokens.length = 0;
+    this.#tokens.clear();
     const error = new DOMException('Nobody has come back to read the stream.', 'AbortError');
     this.#feed.detach(this, { outcome: 'disconnected', error });
     this.#expire();

@@ -1,4 +1,11 @@
-import { AdmissionQueue, RateLimiter, Semaphore, SessionManager, TokenStreamer } from 'sluice';
+import {
+  AdmissionQueue,
+  fromCallback,
+  RateLimiter,
+  Semaphore,
+  SessionManager,
+  TokenStreamer,
+} from 'sluice';
 import { ManualClock, settle } from 'sluice/testing';
 import { describe, expect, it } from 'vitest';
 
@@ -118,6 +125,44 @@ describe('the cost of many', () => {
     });
     // 20 where each costs the same, 400 where each costs a look at all.
     expect(times).toBeLessThan(90);
+  });
+});
+
+describe('the cost of many tokens', () => {
+  const clock = new ManualClock();
+
+  async function read(tokens: AsyncIterable<number>, first: number, count: number): Promise<void> {
+    let next = first;
+    for await (const token of tokens) if (token === next) next++;
+    expect(next).toBe(first + count);
+  }
+
+  it('that wait in a callback, or for their reader, grows with their number (H322)', async () => {
+    const streamer = new TokenStreamer({ highWaterMark: 1_000_000, clock });
+    const times = await growth(5000, 100_000, (count) => {
+      const source = fromCallback<number>(
+        ({ push, end }) => {
+          for (let i = 0; i < count; i++) push(i);
+          end();
+        },
+        { maxBuffered: count },
+      );
+      return read(streamer.stream(source).tokens(), 0, count);
+    });
+    // 20 where each costs the same, 400 where each costs a look at all.
+    expect(times).toBeLessThan(60);
+  });
+
+  it('that are kept for readers who come again grows with their number (H322)', async () => {
+    const streamer = new TokenStreamer({ clock });
+    const times = await growth(5000, 100_000, async (count) => {
+      const tokens = Array.from({ length: 2 * count }, (_, i) => i);
+      const replay = streamer.stream(tokens).replay({ maxTokens: count, graceMs: 1 });
+      await read(replay.from().tokens(), 0, 2 * count);
+      await read(replay.from(String(count - 1)).tokens(), count, count);
+      await clock.advance(1);
+    });
+    expect(times).toBeLessThan(60);
   });
 });
 
