@@ -230,13 +230,15 @@ class QueueWatch extends Watch<TicketCall> {
   }
 
   #standing(): { readonly call: TicketCall; readonly placedAt: number }[] {
-    // Answers are seen a bit later than they are given.
+    // Answers are seen a bit later than they are given; a ticket knows whether the queue has heard its
+    // signal yet, which others are told of before.
     return this.line.filter(
       ({ call }) =>
         call.waits &&
         !call.isVictim &&
-        call.limits.signal?.aborted !== true &&
-        (call.ticket === undefined || call.ticket.status === 'waiting'),
+        (call.ticket === undefined
+          ? call.limits.signal?.aborted !== true
+          : call.ticket.status === 'waiting'),
     );
   }
 
