@@ -1761,6 +1761,39 @@ describe('TokenStreamer', () => {
     });
   });
 
+  it.each([
+    [undefined, 'cancelled'],
+    [new DOMException('Too slow.', 'TimeoutError'), 'timeout'],
+    [new Error('The operator said so.'), 'failed'],
+  ] as const)(
+    'ends as its ticket does that is cancelled in line with %s: %s',
+    async (why, outcome) => {
+      const queue = new AdmissionQueue({ concurrency: 1 });
+      queue.pause();
+      const onTicket = ({ id }: { id: string }): void =>
+        queueMicrotask(() => queue.cancel(id, why));
+      const stream = new TokenStreamer().stream(() => ['a'], { gate: queue, onTicket });
+      expect((await collect(stream)).map(({ type }) => type).at(-1)).toBe('error');
+      expect(await stream.finished).toMatchObject({ outcome, tokens: 0 });
+    },
+  );
+
+  it('is ended by a reason like any other that cannot be looked at', async () => {
+    const { proxy, revoke } = Proxy.revocable({}, {});
+    revoke();
+    const caller = new AbortController();
+    const source = new Played<string>();
+    const stream = new TokenStreamer().stream(source.open, { signal: caller.signal });
+    const reading = collect(stream);
+    caller.abort(proxy);
+    await reading;
+    expect(await stream.finished).toMatchObject({ outcome: 'cancelled' });
+    const gate = { run: () => Promise.reject(proxy) };
+    const refused = new TokenStreamer().stream(() => ['a'], { gate });
+    await collect(refused);
+    expect(await refused.finished).toMatchObject({ outcome: 'failed' });
+  });
+
   describe('the async context (T6)', () => {
     it('has what a gate of the library adds to it: the session, whoever reads', async () => {
       const outside = AsyncLocalStorage.snapshot();

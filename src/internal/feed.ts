@@ -74,10 +74,24 @@ export interface FeedFigures {
 
 const nothing = (): void => {};
 
+/** What the platform calls it. A reason may be a proxy that throws at whoever looks. */
+function nameOf(error: unknown): string | undefined {
+  try {
+    return error instanceof Error ? error.name : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Whether it is a limit on time that ends a stream: one of ours or an `AbortSignal.timeout()`. */
 function isTimeout(error: unknown): boolean {
-  if (isOurs(error)) return error.code.endsWith('_TIMEOUT');
-  return error instanceof Error && error.name === 'TimeoutError';
+  return isOurs(error) ? error.code.endsWith('_TIMEOUT') : nameOf(error) === 'TimeoutError';
+}
+
+/** How a stream ends that its gate does not let in; a ticket may be cancelled in line. */
+function refused(error: unknown): Ending {
+  const outcome = nameOf(error) === 'AbortError' ? 'cancelled' : 'failed';
+  return { outcome: isTimeout(error) ? 'timeout' : outcome, error };
 }
 
 /**
@@ -386,8 +400,7 @@ export class Feed<T> implements Due {
     if (this.#state === 'over') {
       this.#checkGone();
     } else if (this.#state === 'waiting') {
-      const error = refusal ? refusal.error : new Error('The gate did not call its task.');
-      this.stop({ outcome: isTimeout(error) ? 'timeout' : 'failed', error });
+      this.stop(refused(refusal ? refusal.error : new Error('The gate did not call its task.')));
     } else if (refusal !== undefined) {
       this.aborted(refusal.error);
     }
