@@ -51,7 +51,9 @@ export type ComposedGate<Gates extends readonly AnyGate[]> = Gate<
  *
  * Whether the task finishes, fails or is aborted half-way through the gates, every gate that was
  * entered gets its place back, innermost first. A task that has been called keeps every place until
- * it has settled, even where its caller was answered before.
+ * it has settled, even where its caller was answered before. Such an answer goes past the gates around
+ * the one that gives it, which hear of it when the task has settled: what tries again belongs around the
+ * composed gate, not into it.
  *
  * @example
  * ```ts

@@ -519,7 +519,8 @@ export class SharedResource<T>
 
   /**
    * Takes no new callers from now on and gives up a load; who waits gets `ERR_CLOSED`. Resolves when
-   * the last user has left and what was loaded is disposed of. Every call gets the same promise.
+   * the last user has left and what was loaded is disposed of, however long `dispose` takes. Every call
+   * gets the same promise.
    */
   close(): Promise<void> {
     if (this.#closing === undefined) {
