@@ -934,7 +934,7 @@ export class RateLimiter<Name extends string = never>
       const turn = this.#earliest(demand, priority, now);
       return { wait: turn, retry: turn };
     }
-    // Where several things make people wait, it has to be played through.
+    // With several limits, tokens held back or less urgent ones in line it has to be played through.
     return turnsIn(this.#gaps(priority, now), demand);
   }
 
