@@ -216,7 +216,7 @@ const CALL_OPTIONS = new Set([
 ]);
 const CLOSE_OPTIONS = new Set(['waiting']);
 
-/** When nothing is known of service times: `retryAfterMs` of a refusal. */
+/** `retryAfterMs` of a refusal, where nothing is known of service times or the queue is paused. */
 const RETRY_AFTER_MS = 1000;
 
 class Context implements QueueContext {
@@ -671,7 +671,7 @@ export class AdmissionQueue
 
   /** When the next place in line should come free: one leaves it for each task that settles. */
   #retryAfterMs(): number {
-    const intervalMs = this.#meter.intervalMs(this.#concurrency);
+    const intervalMs = this.#paused ? undefined : this.#meter.intervalMs(this.#concurrency);
     return intervalMs === undefined ? RETRY_AFTER_MS : Math.max(1, intervalMs);
   }
 

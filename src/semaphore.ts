@@ -372,7 +372,8 @@ export class Semaphore
 
   /**
    * Takes a permit if that is possible now: nobody waits and enough are available. Undefined
-   * otherwise, also when closed. Throws only for a `weight` that is not a positive integer.
+   * otherwise, also when closed, which is no refusal: neither counted nor told by an event. Throws
+   * only for a `weight` that is not a positive integer.
    */
   tryAcquire(weight = 1): Permit | undefined {
     positiveInteger('weight', weight);

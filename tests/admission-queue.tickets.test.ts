@@ -74,6 +74,25 @@ describe('AdmissionQueue', () => {
     expect(queue.estimateWaitMs()).toBe(40);
   });
 
+  it('does not say when a place comes free while it is paused', async () => {
+    const { clock, queue } = setUp({ maxWaiting: 1, overflow: 'shed' });
+    for (let i = 0; i < 5; i++) {
+      void queue.run(() => new Promise<void>((resolve) => clock.setTimeout(resolve, 10)));
+      await clock.advance(10);
+    }
+    queue.pause();
+    const shed = failure(queue.run(never));
+    void queue.run(never, { priority: 1 });
+    const full = failure(queue.run(never));
+    expect([await shed, await full]).toMatchObject([
+      { code: 'ERR_SHED', retryAfterMs: 1000 },
+      { code: 'ERR_QUEUE_FULL', estimatedWaitMs: undefined, retryAfterMs: 1000 },
+    ]);
+    queue.resume();
+    void queue.run(never);
+    expect(await failure(queue.run(never))).toMatchObject({ retryAfterMs: 10 });
+  });
+
   it('leaves those who are more urgent and still to come their share of the places', async () => {
     const { clock, queue } = setUp({ priorities: 2, maxWaiting: 300 });
     const task = (): Promise<void> => new Promise((resolve) => clock.setTimeout(resolve, 10));
