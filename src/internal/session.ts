@@ -4,6 +4,7 @@ import type { AbortWatch } from './abort.ts';
 import { type Answerable, answered } from './answered.ts';
 import { callable, oneOf } from './assert.ts';
 import { Awaiters } from './awaiters.ts';
+import { captureContext } from './context.ts';
 import type { Deadline, Deadlines } from './deadlines.ts';
 import { Execution } from './execution.ts';
 import {
@@ -55,10 +56,10 @@ export interface Session {
   mark(phase: MarkablePhase): boolean;
   /**
    * Has `cleanup` called once when the session is over: after its task has settled, before the
-   * caller of `run` gets the result, in the session's context, the one deferred last first, each
-   * when the one before is through. One that fails or takes longer than `cleanupTimeoutMs` is
-   * counted, emitted as `cleanupFailed` and left behind. When the session has ended already,
-   * `cleanup` is called now.
+   * caller of `run` gets the result, in this session and the async context of this call, the one
+   * deferred last first, each when the one before is through. One that fails or takes longer than
+   * `cleanupTimeoutMs` is counted, emitted as `cleanupFailed` and left behind. When the session has
+   * ended already, `cleanup` is called now.
    */
   defer(cleanup: () => unknown): void;
   /**
@@ -189,10 +190,13 @@ export abstract class LiveSession extends Execution implements Session, Due {
 
   defer(cleanup: () => unknown): void {
     callable('cleanup', cleanup);
+    // It may be called by the timer, or the signal, of somebody else's request.
+    const inContext = captureContext();
+    const bound = (): unknown => inContext(() => this.enter(cleanup));
     if (this.#cleanups !== undefined) {
-      this.#cleanups.push(cleanup);
+      this.#cleanups.push(bound);
     } else {
-      this.#cleanups = [cleanup];
+      this.#cleanups = [bound];
       if (this.ended) void this.#runCleanups();
     }
   }
@@ -302,7 +306,7 @@ export abstract class LiveSession extends Execution implements Session, Due {
       this.#giveUp = giveUp;
       this.#arm(this.host.time.now(), this.host.cleanupTimeoutMs);
       // Called here and now: what throws at once becomes a rejection like any other.
-      const outcome = (async (): Promise<unknown> => this.enter(cleanup))();
+      const outcome = (async (): Promise<unknown> => cleanup())();
       outcome.then(
         () => finish(undefined),
         (error: unknown) => {

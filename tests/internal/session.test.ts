@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { inspect } from 'node:util';
 
 import { SessionManager, type Session, type SessionManagerOptions } from 'sluice';
@@ -110,6 +111,42 @@ describe('Session', () => {
         'first begins',
         'first ends',
         'result',
+      ]);
+    });
+
+    it('calls them in the context that they were deferred in, whoever ends the session (H110)', async () => {
+      const { clock, sessions } = manager({ graceMs: 5, timeoutMs: 20 });
+      const storage = new AsyncLocalStorage<string>();
+      const caller = new AbortController();
+      const seen: string[] = [];
+      const deferIn = (session: Session): void =>
+        session.defer(() =>
+          seen.push(`${storage.getStore()} ${sessions.current()?.requestId ?? 'nobody'}`),
+        );
+      for (const requestId of ['a', 'b']) {
+        storage.run(requestId, () => {
+          deferIn(sessions.open({ requestId: `${requestId}, aborted`, signal: caller.signal }));
+          deferIn(sessions.open({ requestId: `${requestId}, timed out` }));
+          const run = sessions.run(
+            ({ session }) => {
+              deferIn(session);
+              return never();
+            },
+            { requestId: `${requestId}, overrun` },
+          );
+          run.catch(() => {});
+        });
+      }
+      storage.run('c', () => caller.abort());
+      await settle();
+      await storage.run('d', () => clock.advance(25));
+      expect(seen).toEqual([
+        'a a, aborted',
+        'b b, aborted',
+        'a a, timed out',
+        'b b, timed out',
+        'a a, overrun',
+        'b b, overrun',
       ]);
     });
 

@@ -869,8 +869,8 @@ const SESSIONS: readonly Mutant[] = [
   {
     name: "clean-ups run in nobody's session",
     file: 'internal/session.ts',
-    find: `(async (): Promise<unknown> => this.enter(cleanup))();`,
-    replace: `(async (): Promise<unknown> => cleanup())();`,
+    find: `inContext(() => this.enter(cleanup));`,
+    replace: `cleanup();`,
     like: 'AsyncLocalStorage lost in callbacks',
     breaks: 'M2',
   },
