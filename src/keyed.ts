@@ -170,10 +170,14 @@ export class Keyed<T extends KeyedInstance> {
 
   /** In turns, so that nobody else waits long: first those left over, then a new generation. */
   #cleanUp(now: number): void {
-    for (let looks = 0; looks < MAX_LOOKS; looks++) {
-      if (!this.#look()) return this.#nextGeneration();
+    let through = false;
+    try {
+      for (let looks = 0; looks < MAX_LOOKS && !through; looks++) through = !this.#look();
+    } finally {
+      // Also behind one that throws when it is asked.
+      if (through) this.#nextGeneration();
+      else this.#alarm.set(now);
     }
-    this.#alarm.set(now);
   }
 }
 

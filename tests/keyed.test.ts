@@ -362,6 +362,29 @@ describe('Keyed', () => {
       expect(Math.max(...steps)).toBeLessThanOrEqual(128);
       expect(keyed.size).toBe(0);
     });
+
+    it('goes on behind an instance that throws when it is asked, which surfaces', async () => {
+      const clock = new ManualClock();
+      let broken = false;
+      const keyed = new Keyed(
+        (key: string) => ({
+          waiting: 0,
+          get active(): number {
+            if (broken && key === 'broken') throw new Error('no answer');
+            return 0;
+          },
+        }),
+        { maxKeys: 10, idleMs: 100, clock },
+      );
+      for (const key of ['a', 'broken', 'b']) keyed.get(key);
+      broken = true;
+      await expect(clock.advance(200)).rejects.toThrow('no answer');
+      await clock.advance(0);
+      expect([...keyed].map(([key]) => key)).toEqual(['broken']);
+      broken = false;
+      await clock.advance(200);
+      expect([keyed.size, clock.timers]).toEqual([0, 0]);
+    });
   });
 
   describe('of primitives', () => {
