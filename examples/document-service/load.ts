@@ -3,6 +3,7 @@ import { parseArgs } from 'node:util';
 
 import { startModelServer } from '../model-server/server.ts';
 import { fail } from '../support/command.ts';
+import { httpURLIn } from '../support/environment.ts';
 import { chartOf } from './chart.ts';
 import { startDocumentServer } from './server.ts';
 import { readSettings } from './settings.ts';
@@ -43,11 +44,12 @@ async function main(args: string[], env: NodeJS.ProcessEnv): Promise<void> {
   }
   const requests = countOf('--requests', values.requests, 1_000_000);
   const concurrency = countOf('--concurrency', values.concurrency, 10_000);
+  const elsewhere = httpURLIn({ '--url': values.url }, '--url');
   const traffic = { requests, concurrency, text: await readFile(TEXT, 'utf8') };
   const report =
-    values.url === undefined
+    elsewhere === undefined
       ? await withService(env, (url) => sendTraffic(url, traffic))
-      : await sendTraffic(values.url.replace(/\/$/, ''), traffic);
+      : await sendTraffic(elsewhere.replace(/\/$/, ''), traffic);
   console.log(tableOf(report));
   await writeFile(`${values.out}.json`, `${JSON.stringify(report, undefined, 2)}\n`);
   await writeFile(`${values.out}.svg`, chartOf(report));
@@ -77,7 +79,9 @@ async function withService<T>(
 
 function tableOf(report: TrafficReport): string {
   const { requests, concurrency, elapsedMs, statuses, successRate } = report;
-  const answers = Object.entries(statuses).map(([status, count]) => `${count} x ${status}`);
+  const answers = Object.entries(statuses).map(
+    ([status, count]) => `${count} x ${status === '0' ? 'no answer' : status}`,
+  );
   return [
     `${requests} documents, ${concurrency} at a time, in ${seconds(elapsedMs)}`,
     `success      ${(successRate * 100).toFixed(1)} % (${answers.join(', ')})`,

@@ -25,8 +25,11 @@ const COMMANDS: readonly [path: string, variable: string, choice: string][] = [
 ];
 
 /** What a command says that does not start, and its exit code. */
-async function failureOf(path: string, env: Readonly<Record<string, string>>): Promise<unknown[]> {
-  const args = path.startsWith('embedding') ? ['--serve'] : [];
+async function failureOf(
+  path: string,
+  env: Readonly<Record<string, string>>,
+  args: readonly string[] = path.startsWith('embedding') ? ['--serve'] : [],
+): Promise<unknown[]> {
   const child = spawn(process.execPath, [fileURLToPath(new URL(path, EXAMPLES)), ...args], {
     env: { PATH: process.env['PATH'], ...env },
     stdio: ['ignore', 'ignore', 'pipe'],
@@ -51,5 +54,17 @@ describe.each(COMMANDS)('examples/%s', (path, variable, choice) => {
       1,
       null,
     ]);
+  });
+});
+
+describe.each([
+  ...COMMANDS.map(([path]) => path).filter((path) => !path.startsWith('http')),
+  'document-service/load.ts',
+  'llm-quota/start.ts',
+])('examples/%s', (path) => {
+  it('says in one line that it does not know an option', { timeout: 30_000 }, async () => {
+    const [said, ...end] = await failureOf(path, {}, ['--bogus']);
+    expect(said).toMatch(/^Unknown option '--bogus'.*\n$/);
+    expect(end).toEqual([1, null]);
   });
 });

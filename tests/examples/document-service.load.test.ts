@@ -179,11 +179,18 @@ describe('load.ts', () => {
     expect(out).toMatch(/^success +100\.0 % \(3 x 200\)$/m);
   });
 
+  it('says so where nobody answers', async () => {
+    const path = join(directory, 'results');
+    const args = ['--url', 'http://127.0.0.1:1', '--requests', '2', '--out', path];
+    expect((await run(args)).out).toMatch(/^success +0\.0 % \(2 x no answer\)$/m);
+  });
+
   it.each([
     [['--help'], 0, /^Usage: /],
     [['--requests', '0'], 1, /^Expected --requests to be an integer from 1 to 1000000, got "0"\./],
     [['--concurrency=x'], 1, /^Expected --concurrency .*, got "x"\./],
     [['--request', '1'], 1, /^Unknown option '--request'/],
+    [['--url', 'here'], 1, /^Expected --url to be an http or https URL, got "here"\./],
   ])('%j ends with %i and says why', async (args, status, message) => {
     const { code, out, err } = await run(args);
     expect(code).toBe(status);

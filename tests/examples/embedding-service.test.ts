@@ -453,6 +453,8 @@ describe('start.ts', () => {
     new URL('../../examples/embedding-service/start.ts', import.meta.url),
   );
 
+  const DECISIONS = fileURLToPath(new URL('../../docs/decisions', import.meta.url));
+
   it('shows what the service does, and ends', { timeout: 60_000 }, async () => {
     const child = spawn(process.execPath, [START], {
       env: { PATH: process.env['PATH'], EMBEDDING_LOAD_MS: A_WHILE, EMBEDDING_USE_MS: '10' },
@@ -464,6 +466,20 @@ describe('start.ts', () => {
     expect(out).toMatch(/1 load of .* s, 30 answers$/m);
     expect(out).toMatch(/^300 at once +\d+ answered, \d+ told to come again\b/m);
     expect(out).toMatch(/^Cancel +the reload is answered with 503/m);
+    expect(out).toMatch(/^Fallback .*: 200, by the model "plain"$/m);
+  });
+
+  it.each([
+    ['loads take little time', { EMBEDDING_LOAD_MS: '0', EMBEDDING_CORPUS: DECISIONS }],
+    ['nothing can be loaded', { EMBEDDING_CORPUS: '/nowhere' }],
+  ])('ends where %s, too', { timeout: 60_000 }, async (_, env) => {
+    const child = spawn(process.execPath, [START], {
+      env: { PATH: process.env['PATH'], EMBEDDING_USE_MS: '1', ...env },
+    });
+    const exit = once(child, 'exit');
+    const [out] = await Promise.all([text(child.stdout), text(child.stderr), exit]);
+    expect(child.exitCode).toBe(0);
+    expect(out).toMatch(/^Configure /m);
     expect(out).toMatch(/^Fallback .*: 200, by the model "plain"$/m);
   });
 
