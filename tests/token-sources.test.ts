@@ -3,6 +3,7 @@ import { EventEmitter } from 'node:events';
 import { describe, expect, it } from 'vitest';
 
 import { tick } from '../src/internal/tick.ts';
+import { Semaphore } from '../src/semaphore.ts';
 import { ManualClock, settle } from '../src/testing.ts';
 import {
   fromCallback,
@@ -100,6 +101,129 @@ describe('fromCallback()', () => {
     await expect(stream.finished).resolves.toMatchObject({
       teardownError: new Error('not closed'),
     });
+  });
+
+  it('waits for the clean-up at its own end too, and holds the place, when all has been told', async () => {
+    const clock = new ManualClock();
+    const gate = new Semaphore(1);
+    const { promise, reject } = Promise.withResolvers<void>();
+    const source = fromCallback(({ push, end }: TokenSink<string>) => {
+      push('a');
+      end();
+      return () => promise;
+    });
+    const stream = new TokenStreamer({ clock }).stream(source, { gate });
+    expect(await collect(stream.tokens())).toEqual(['a']);
+    expect(gate.active).toBe(1);
+    reject(new Error('not closed'));
+    await expect(stream.finished).resolves.toMatchObject({
+      outcome: 'completed',
+      abandoned: false,
+      teardownError: new Error('not closed'),
+    });
+    expect(gate.active).toBe(0);
+  });
+
+  it('waits for the clean-up no longer than `teardownGraceMs`, whoever ended it', async () => {
+    for (const ends of [true, false]) {
+      const clock = new ManualClock();
+      const gate = new Semaphore(1);
+      const source = fromCallback(({ end }: TokenSink<string>) => {
+        if (ends) end();
+        return () => new Promise(() => {});
+      });
+      const stream = new TokenStreamer({ clock, teardownGraceMs: 10 }).stream(source, { gate });
+      const reading = collect(stream);
+      await settle();
+      stream.cancel();
+      await reading;
+      await clock.advance(9);
+      expect(gate.active).toBe(1);
+      await clock.advance(1);
+      expect(gate.active).toBe(0);
+      await expect(stream.finished).resolves.toMatchObject({ abandoned: true });
+    }
+  });
+
+  it('waits for a start that still runs, and for the clean-up that it brings', async () => {
+    for (const ends of [true, false]) {
+      const seen: string[] = [];
+      const { promise, resolve } = Promise.withResolvers<void>();
+      const stream = streamOf<string>(
+        fromCallback(async ({ end }: TokenSink<string>) => {
+          if (ends) end();
+          await promise;
+          return async () => {
+            await settle();
+            seen.push('cleaned');
+            throw new Error('not closed');
+          };
+        }),
+      );
+      const reading = collect(stream);
+      await settle();
+      stream.cancel();
+      await reading;
+      void stream.finished.then(({ teardownError }) => seen.push(String(teardownError)));
+      await settle();
+      expect(seen).toEqual([]);
+      resolve();
+      await stream.finished;
+      expect(seen).toEqual(['cleaned', 'Error: not closed']);
+    }
+  });
+
+  it('is not told of what fails once it is stopped: it was asked to stop', async () => {
+    const stream = streamOf<string>(
+      fromCallback(({ signal }: TokenSink<string>) => {
+        const { promise, reject } = Promise.withResolvers<void>();
+        signal.addEventListener('abort', () => reject(signal.reason));
+        return promise;
+      }),
+    );
+    stream.tokens().next().catch(ignore);
+    await settle();
+    stream.cancel();
+    await expect(stream.finished).resolves.toMatchObject({
+      outcome: 'cancelled',
+      teardownError: undefined,
+    });
+  });
+
+  it('throws nothing of a clean-up at whoever pushes or ends', async () => {
+    const failure = new Error('not closed');
+    const ends: ((sink: TokenSink<string>) => unknown)[] = [
+      ({ end }) => end(),
+      ({ fail }) => fail(new Error('broken')),
+      ({ push }) => push('one too many'),
+    ];
+    for (const end of ends) {
+      for (const later of [false, true]) {
+        let sink!: TokenSink<string>;
+        const stream = streamOf<string>(
+          fromCallback(
+            (given: TokenSink<string>) => {
+              sink = given;
+              given.push('a');
+              if (!later) end(given);
+              return () => {
+                throw failure;
+              };
+            },
+            { maxBuffered: 1 },
+          ),
+        );
+        const iterator = stream[Symbol.asyncIterator]();
+        const told = [await iterator.next()];
+        if (later) {
+          sink.push('b');
+          end(sink);
+        }
+        for await (const value of iterator) told.push({ value });
+        expect(told.map(({ value }) => value?.type)).toContain('token');
+        expect((await stream.finished).teardownError).toBe(failure);
+      }
+    }
   });
 
   it('cleans up once, however the stream ends', async () => {
@@ -248,6 +372,31 @@ describe('fromEmitter()', () => {
     expect(await emitted).toBe(true);
     await tick();
     await tick();
+    expect(emitter.eventNames()).toEqual([]);
+  });
+
+  it('hears the error of what goes on after it was too fast, until that is aborted', async () => {
+    const emitter = new EventEmitter();
+    let signal!: AbortSignal;
+    const source = fromEmitter<string>(
+      (context) => {
+        ({ signal } = context);
+        signal.addEventListener('abort', () => emitter.emit('error', new Error('aborted')));
+        return emitter;
+      },
+      { maxBuffered: 1 },
+    );
+    const stream = streamOf<string>(source);
+    const iterator = stream.tokens();
+    const first = iterator.next();
+    await settle();
+    for (const token of ['a', 'b', 'c']) emitter.emit('data', token);
+    expect(await first).toEqual({ done: false, value: 'a' });
+    expect(emitter.emit('error', new Error('reset'))).toBe(true);
+    expect(await iterator.next()).toEqual({ done: false, value: 'b' });
+    await expect(iterator.next()).rejects.toThrow(RangeError);
+    await stream.finished;
+    expect(signal.aborted).toBe(true);
     expect(emitter.eventNames()).toEqual([]);
   });
 

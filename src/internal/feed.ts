@@ -388,7 +388,7 @@ export class Feed<T> implements Due {
 
   #ended(ending: Ending): void {
     if (this.#state !== 'open') return;
-    this.#sourceGone = true;
+    this.#sourceGone = this.#reader.isGone;
     this.#close(ending);
     for (const sink of this.#sinks) sink.ended(ending);
     this.#letGo(ending);

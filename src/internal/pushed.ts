@@ -1,6 +1,7 @@
 import type { TaskContext } from '../gate.ts';
 import { callable, positiveInteger, readOptions, withMethods } from './assert.ts';
 import { Fifo } from './fifo.ts';
+import { cleansUp } from './source.ts';
 import { tick } from './tick.ts';
 
 /** Where a callback puts the tokens of a stream. */
@@ -47,11 +48,13 @@ export interface TokenEmitter {
 const PUSH_OPTIONS = new Set(['maxBuffered']);
 const EMITTER_OPTIONS = new Set(['maxBuffered', 'token', 'end', 'error']);
 
+const nothing = (): void => {};
+
 /**
  * A source for what calls back with tokens: `start` is called when the stream may start, and pushes.
- * What it returns, if anything, is called once when the stream is over, however it ended; who ends the
- * stream early waits for it, if it has been returned by then. What `start` throws, or rejects with,
- * fails the stream.
+ * What it returns, if anything, is called once when the stream is over, however it ended. The place at
+ * the gate and `finished` wait for that, and for a `start` that still runs, `teardownGraceMs` at most;
+ * what it fails with is the `teardownError`. What `start` throws, or rejects with, fails the stream.
  *
  * @example
  * ```ts
@@ -74,7 +77,7 @@ export function fromCallback<T>(
 
 /**
  * A source for what emits tokens. The listeners are added when the stream may start and removed when
- * it is over; that for errors, where the stream was ended from outside, one turn later. Tokens that
+ * it is over; that for errors, where the emitter has not ended by itself, a turn after the abort. Tokens that
  * were emitted before are lost: give a function, which is called then, for an emitter that starts by
  * itself.
  */
@@ -92,19 +95,38 @@ export function fromEmitter<T>(
           ? withMethods('emitter()', emitter({ signal: sink.signal }), 'on', 'off')
           : emitter;
       const push = sink.push as (argument: unknown) => void;
+      let isOver = false;
+      const ended = (): void => {
+        isOver = true;
+        sink.end();
+      };
+      const failed = (argument: unknown): void => {
+        isOver = true;
+        sink.fail(argument);
+      };
       from.on(token, push);
-      from.on(end, sink.end);
-      from.on(error, sink.fail);
+      from.on(end, ended);
+      from.on(error, failed);
       return async () => {
         from.off(token, push);
-        from.off(end, sink.end);
-        // What is aborted may say so as an error, which would end the process if nobody heard it.
-        if (sink.signal.aborted) await tick();
-        from.off(error, sink.fail);
+        from.off(end, ended);
+        // What goes on, and is aborted, may fail, which would end the process if nobody heard it.
+        if (!isOver) {
+          await aborted(sink.signal);
+          await tick();
+        }
+        from.off(error, failed);
       };
     },
     { maxBuffered },
   );
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
 }
 
 interface Asked<T> {
@@ -114,14 +136,17 @@ interface Asked<T> {
 
 /** What a callback pushes, for a reader that asks for one token at a time. */
 class Pushed<T> implements AsyncIterableIterator<T> {
+  readonly [cleansUp] = true;
   readonly #maxBuffered: number;
   readonly #tokens = new Fifo<T>();
   #asked: Asked<T> | undefined;
   #ending: { readonly error?: unknown } | undefined;
   #whenReady: (() => void)[] = [];
+  /** When an asynchronous start has come to its end. */
+  #started: Promise<void> | undefined;
   #cleanUp: unknown;
-  /** What the clean-up returned. */
-  #cleaned: unknown;
+  /** When the clean-up has, if it was called. */
+  #cleaned: Promise<void> | undefined;
 
   constructor(start: (sink: TokenSink<T>) => unknown, maxBuffered: number, signal: AbortSignal) {
     this.#maxBuffered = maxBuffered;
@@ -137,7 +162,7 @@ class Pushed<T> implements AsyncIterableIterator<T> {
       },
     });
     if (cleanUp instanceof Promise) {
-      cleanUp.then(
+      this.#started = cleanUp.then(
         (later) => this.#keep(later),
         (error: unknown) => this.#end({ error }),
       );
@@ -167,6 +192,7 @@ class Pushed<T> implements AsyncIterableIterator<T> {
   async return(): Promise<IteratorResult<T>> {
     this.#tokens.clear();
     this.#end({});
+    await this.#started;
     await this.#cleaned;
     return { done: true, value: undefined };
   }
@@ -217,6 +243,9 @@ class Pushed<T> implements AsyncIterableIterator<T> {
   /** Keeps what is to be called at the end, or calls it where that has come. */
   #keep(cleanUp: unknown): void {
     this.#cleanUp = this.#ending === undefined ? cleanUp : undefined;
-    if (this.#ending !== undefined && typeof cleanUp === 'function') this.#cleaned = cleanUp();
+    if (this.#ending === undefined || typeof cleanUp !== 'function') return;
+    // Neither who ends the stream nor the process is to blame for what it throws.
+    this.#cleaned = (async () => void (await cleanUp()))();
+    this.#cleaned.catch(nothing);
   }
 }

@@ -7,10 +7,14 @@ export type TokenSource<T, Context> =
   | PromiseLike<Tokens<T>>
   | ((context: Context) => Tokens<T> | PromiseLike<Tokens<T>>);
 
+/** Under this name an iterator says that `return()` is something to wait for after its end too. */
+export const cleansUp: unique symbol = Symbol('sluice.cleansUp');
+
 /** The one way in which every kind of source is read. */
 interface Cursor<T> {
   next(): PromiseLike<IteratorResult<T>> | IteratorResult<T>;
   readonly close: ((reason: unknown) => unknown) | undefined;
+  readonly cleansUp?: boolean;
 }
 
 const nothing = (): void => {};
@@ -68,13 +72,18 @@ export class SourceReader<T, Context> {
     }
   }
 
+  /** Whether there is nothing to let go of, since the source has ended or failed by itself. */
+  get isGone(): boolean {
+    return this.#over && this.#cursor?.cleansUp !== true;
+  }
+
   /**
    * Lets go of the source. Resolves when it has: to the error that its `return()` failed with, if
    * any. Never rejects, but may never resolve: an async generator that is stuck in `next()` puts
    * `return()` behind it. Abort the source's signal before, and bound the wait.
    */
   async close(reason: unknown): Promise<unknown> {
-    if (this.#over) return undefined;
+    if (this.isGone) return undefined;
     this.#over = true;
     let cursor = this.#cursor;
     if (cursor === undefined) {
@@ -151,6 +160,7 @@ function asyncCursor<T>(source: AsyncIterable<T>): Cursor<T> {
   const iterator = source[Symbol.asyncIterator]();
   return {
     next: () => iterator.next(),
+    cleansUp: cleansUp in iterator,
     close:
       typeof iterator.return !== 'function'
         ? undefined
