@@ -33,7 +33,10 @@ export interface EncodeOptions<T = unknown> {
 export interface ResponseOptions<T = unknown> extends EncodeOptions<T> {
   /** Of a response that is not a refusal: one of those that have a body. Default 200. */
   readonly status?: number | undefined;
-  /** Added to, or put in the place of, the headers that the format brings. */
+  /**
+   * Of every answer, refusals included: added to, or put in the place of, the headers that the
+   * format brings. What a refusal needs for itself, such as its content type, stays.
+   */
   readonly headers?: ConstructorParameters<typeof Headers>[0] | undefined;
 }
 
@@ -52,7 +55,7 @@ export function readEncodeOptions(
 export function readResponseOptions(
   where: string,
   options: ResponseOptions<never> | undefined,
-): { encoder: Encoder; status: number; headers: Headers } {
+): { encoder: Encoder; status: number; headers: Headers; own: Headers } {
   const given = readOptions(where, options, RESPONSE_OPTIONS);
   const { status = 200 } = given;
   integerWithin('status', status, 200, 599);
@@ -62,15 +65,23 @@ export function readResponseOptions(
     );
   }
   const encoder = encoderOf(given);
-  const headers = new Headers({
+  const own = new Headers(given.headers);
+  const formats = new Headers({
     ...encoder.headers,
     // What is transformed (compressed, say) on the way arrives in one piece at the end.
     'cache-control': 'no-cache, no-transform',
     // nginx collects the response of an upstream otherwise.
     'x-accel-buffering': 'no',
   });
-  for (const [name, value] of new Headers(given.headers)) headers.set(name, value);
-  return { encoder, status, headers };
+  return { encoder, status, headers: overlaid(formats, own), own };
+}
+
+/** Those of `below` that are not in `above`, and those of `above`: several cookies if there are. */
+export function overlaid(below: Headers, above: Headers): Headers {
+  const headers = new Headers(below);
+  for (const name of above.keys()) headers.delete(name);
+  for (const [name, value] of above) headers.append(name, value);
+  return headers;
 }
 
 function encoderOf(options: EncodeOptions<never>): Encoder {

@@ -57,7 +57,7 @@ export async function pipeToResponse<T>(
   response: NodeResponse,
   options?: ResponseOptions<NoInfer<T>>,
 ): Promise<StreamReport> {
-  const { encoder, status, headers } = readResponseOptions('pipeToResponse', options);
+  const { encoder, status, headers, own } = readResponseOptions('pipeToResponse', options);
   const out = response as Outgoing;
   if ((out as Partial<Outgoing> | null | undefined)?.setHeader === undefined) {
     throw new TypeError('Expected `response` to be a ServerResponse.');
@@ -89,12 +89,12 @@ export async function pipeToResponse<T>(
     }
   } else if (!isClosed(out)) {
     if (verdict === 'nothing') {
-      out.statusCode = 204;
+      writeHead(out, 204, own);
       out.end();
     } else {
-      const { status: code, headers: fields, body } = refusalResponse(verdict);
-      writeHead(out, code, Object.entries(fields));
-      out.end(JSON.stringify(body));
+      const refusal = refusalResponse(verdict, own);
+      writeHead(out, refusal.status, refusal.headers);
+      out.end(refusal.body);
     }
     await finished(out, handle);
   }
@@ -110,9 +110,12 @@ function headersOnly(): Ending {
   return { outcome: 'cancelled', error };
 }
 
-function writeHead(out: Outgoing, status: number, headers: Iterable<[string, string]>): void {
+function writeHead(out: Outgoing, status: number, headers: Headers): void {
   out.statusCode = status;
-  for (const [name, value] of headers) out.setHeader(name, value);
+  for (const [name, value] of headers) {
+    // The one that may come several times, which cannot be put into one.
+    out.setHeader(name, name === 'set-cookie' ? headers.getSetCookie() : value);
+  }
 }
 
 async function send(out: Outgoing, frames: Frames, handle: Handle): Promise<void> {

@@ -1,11 +1,15 @@
 import type { Refusal } from './frames.ts';
-import { type HttpError, httpError, toHttpError } from './http-error.ts';
+import { httpError, toHttpError } from './http-error.ts';
+import { overlaid } from './options.ts';
 
-/** What a stream that was not let in is answered with. */
-export function refusalResponse({ ending, event }: Refusal): HttpError {
-  const known = toHttpError(ending.error);
-  if (known !== undefined) return known;
+/** What a stream that was not let in is answered with; `own` are the caller's headers. */
+export function refusalResponse(
+  { ending, event }: Refusal,
+  own: Headers,
+): { status: number; headers: Headers; body: string } {
   const { code, message } = event;
-  const status = { failed: 500, timeout: 504 }[ending.outcome as string] ?? 503;
-  return httpError(status, {}, { code, message });
+  const unknown = { failed: 500, timeout: 504 }[ending.outcome as string] ?? 503;
+  const { status, headers, body } =
+    toHttpError(ending.error) ?? httpError(unknown, {}, { code, message });
+  return { status, headers: overlaid(own, new Headers(headers)), body: JSON.stringify(body) };
 }

@@ -18,14 +18,14 @@ export async function toResponse<T>(
   stream: TokenStream<T>,
   options?: ResponseOptions<NoInfer<T>>,
 ): Promise<Response> {
-  const { encoder, status, headers } = readResponseOptions('toResponse', options);
+  const { encoder, status, headers, own } = readResponseOptions('toResponse', options);
   const handle = handleOf(stream);
   const frames = new Frames(handle, encoder);
   const verdict = await frames.verdict();
-  if (verdict === 'nothing') return new Response(null, { status: 204 });
+  if (verdict === 'nothing') return new Response(null, { status: 204, headers: own });
   if (verdict !== 'go') {
-    const { body, ...init } = refusalResponse(verdict);
-    return new Response(JSON.stringify(body), init);
+    const { body: refusal, ...init } = refusalResponse(verdict, own);
+    return new Response(refusal, init);
   }
   const utf8 = new TextEncoder();
   let cancelled = false;

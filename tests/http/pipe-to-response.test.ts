@@ -433,6 +433,35 @@ describe('pipeToResponse()', () => {
     expect((await events(response)).at(-1)?.event).toBe('done');
   });
 
+  it('has the headers of the options whatever the answer, and those that a refusal needs', async () => {
+    const replay = new TokenStreamer().stream(['a']).replay();
+    const closed = new Semaphore(1);
+    closed.close();
+    const streams = [
+      () => replay.from(),
+      () => replay.from('end'),
+      () => new TokenStreamer().stream(['a'], { gate: closed }),
+    ];
+    await using served = await piped(() => streams.shift()!(), {
+      headers: [
+        ['Access-Control-Allow-Origin', 'https://chat.test'],
+        ['Content-Type', 'text/event-stream'],
+        ['Set-Cookie', 'a=1'],
+        ['Set-Cookie', 'b=2'],
+      ],
+    });
+    for (const status of [200, 204, 503]) {
+      const answer = await fetch(served.url);
+      await answer.text();
+      expect(answer.status).toBe(status);
+      expect(answer.headers.get('access-control-allow-origin')).toBe('https://chat.test');
+      expect(answer.headers.getSetCookie()).toEqual(['a=1', 'b=2']);
+      expect(answer.headers.get('content-type')).toBe(
+        status === 503 ? 'application/json; charset=utf-8' : 'text/event-stream',
+      );
+    }
+  });
+
   it('rejects for what it cannot work with, and leaves the response alone', async () => {
     const streamer = new TokenStreamer();
     const failures: unknown[] = [];

@@ -46,6 +46,40 @@ describe('toResponse()', () => {
     expect(queue.waiting).toBe(0);
   });
 
+  it('has the headers of the options whatever the answer, and those that a refusal needs', async () => {
+    const replay = new TokenStreamer({ clock: new ManualClock() }).stream(['a']).replay();
+    const closed = new AdmissionQueue({ concurrency: 1 });
+    closed.close();
+    const headers: [string, string][] = [
+      ['Access-Control-Allow-Origin', 'https://chat.test'],
+      ['Content-Type', 'text/event-stream'],
+      ['Cache-Control', 'public'],
+      ['Set-Cookie', 'a=1'],
+      ['Set-Cookie', 'b=2'],
+    ];
+    const answers = [];
+    const streams = [
+      () => replay.from(),
+      () => replay.from('end'),
+      () => new TokenStreamer().stream(['a'], { gate: closed }),
+    ];
+    for (const stream of streams) {
+      const answer = await toResponse(stream(), { headers });
+      await answer.text();
+      answers.push([answer.status, answer.headers.get('cache-control')]);
+      expect(answer.headers.get('access-control-allow-origin')).toBe('https://chat.test');
+      expect(answer.headers.getSetCookie()).toEqual(['a=1', 'b=2']);
+      expect(answer.headers.get('content-type')).toBe(
+        answer.status === 503 ? 'application/json; charset=utf-8' : 'text/event-stream',
+      );
+    }
+    expect(answers).toEqual([
+      [200, 'public'],
+      [204, 'public'],
+      [503, 'no-store'],
+    ]);
+  });
+
   it('waits on where there is a ticket and no place to tell', async () => {
     const positions = async function* (): AsyncGenerator<number> {
       yield 0;
