@@ -425,15 +425,20 @@ export class SessionManager
       session.log.granted(this.#time.now(), waited, holds);
       if (holds) holding.set(id, session);
     };
-    const over = ({ id }: GateEvent): void => {
+    // Of one that runs, the caller was answered: when its place is given back, no event tells.
+    const left = ({ id }: GateEvent): void => {
       waiting.get(id)?.log.left();
       waiting.delete(id);
-      holding.get(id)?.log.released(this.#time.now());
       holding.delete(id);
+    };
+    const over = (event: GateEvent): void => {
+      const session = holding.get(event.id);
+      left(event);
+      session?.log.released(this.#time.now());
     };
     const refused = (): void => this.#here()?.log.refused();
     // Said of who comes, and of who waits and is turned away.
-    const limited = (event: GateEvent): void => (waiting.has(event.id) ? over(event) : refused());
+    const limited = (event: GateEvent): void => (waiting.has(event.id) ? left(event) : refused());
     const listeners: readonly [name: string, listener: (event: GateEvent) => void][] = [
       ['queued', queued],
       ['started', (event) => granted(event, true)],
@@ -441,9 +446,9 @@ export class SessionManager
       ['granted', (event) => granted(event, false)],
       ['completed', over],
       ['failed', over],
-      ['cancelled', over],
-      ['timedOut', over],
-      ['shed', over],
+      ['cancelled', left],
+      ['timedOut', left],
+      ['shed', left],
       ['released', over],
       ['refused', refused],
       ['limited', limited],

@@ -273,6 +273,38 @@ describe('SessionManager', () => {
       },
     );
 
+    it.each(['cancelled', 'timedOut', 'shutdown'])(
+      'takes a task for running, and its place for taken, until it has settled: %s',
+      async (how) => {
+        const { clock, sessions } = setUp();
+        const queue = new AdmissionQueue({
+          concurrency: 1,
+          runTimeoutMs: how === 'timedOut' ? 10 : Infinity,
+          clock,
+        });
+        sessions.observe(queue);
+        const run = compose(sessions, queue).run(lasting(clock, 20), { id: 'a' });
+        const answer = run.then(String, ({ name }: Error) => name);
+        await clock.advance(10);
+        if (how === 'cancelled') queue.cancel('a');
+        if (how === 'shutdown') void sessions.shutdown({ drainMs: 0, forceMs: 0 });
+        expect(await answer).toMatch(/Error$/);
+        expect(queue.active).toBe(1);
+        const { stuck } = await sessions.shutdown({ drainMs: 0, forceMs: 0 });
+        expect(stuck.map(({ phases }) => Object.keys(phases).at(-1))).toEqual(['callStart']);
+        await clock.advance(10);
+        const [record] = sessions.records();
+        expect(record!.phases).toEqual({
+          received: 0,
+          allocated: 0,
+          callStart: 0,
+          callEnd: 20,
+          released: 20,
+          error: 20,
+        });
+      },
+    );
+
     it('lets nothing be waited for any more that was cancelled, came too late or was shed', async () => {
       for (const ending of ['cancelled', 'timedOut', 'shed'] as const) {
         const { clock, sessions, semaphore } = setUp();
