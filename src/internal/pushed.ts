@@ -77,9 +77,9 @@ export function fromCallback<T>(
 
 /**
  * A source for what emits tokens. The listeners are added when the stream may start and removed when
- * it is over; that for errors, where the emitter has not ended by itself, a turn after the abort. Tokens that
- * were emitted before are lost: give a function, which is called then, for an emitter that starts by
- * itself.
+ * it is over; that for errors, where the emitter has not ended by itself, a turn after the abort.
+ * Tokens that were emitted before are lost: give a function, which is called then, for an emitter that
+ * starts by itself.
  */
 export function fromEmitter<T>(
   emitter: TokenEmitter | ((context: TaskContext) => TokenEmitter),
@@ -96,14 +96,13 @@ export function fromEmitter<T>(
           : emitter;
       const push = sink.push as (argument: unknown) => void;
       let isOver = false;
-      const ended = (): void => {
+      /** After it the emitter has no more to say. */
+      const last = (tell: (argument: unknown) => void) => (argument: unknown) => {
         isOver = true;
-        sink.end();
+        tell(argument);
       };
-      const failed = (argument: unknown): void => {
-        isOver = true;
-        sink.fail(argument);
-      };
+      const ended = last(sink.end);
+      const failed = last(sink.fail);
       from.on(token, push);
       from.on(end, ended);
       from.on(error, failed);
