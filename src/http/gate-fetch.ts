@@ -174,11 +174,16 @@ function held(response: Response, outlet: Outlet<Uint8Array<ArrayBuffer>>): Resp
       outlet.end({ outcome: 'cancelled', error: reason });
     },
   });
-  const copy = withBody(response, body);
+  return likeIt(withBody(response, body), response);
+}
+
+/** What the constructor does not take, or makes anew, as it was; in copies of the copy as well. */
+function likeIt(copy: Response, response: Response): Response {
   for (const name of ['ok', 'redirected', 'status', 'statusText', 'type', 'url'] as const) {
     Object.defineProperty(copy, name, { value: response[name] });
   }
-  return copy;
+  const clone = (): Response => likeIt(Response.prototype.clone.call(copy), response);
+  return Object.defineProperty(copy, 'clone', { value: clone });
 }
 
 /** Servers may say what the constructor does not take: a status of 999, a reason beyond Latin-1. */

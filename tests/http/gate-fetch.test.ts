@@ -288,6 +288,19 @@ describe('gateFetch()', () => {
     await expect(wrong('http://test')).rejects.toThrow(/`signal`/u);
   });
 
+  it('answers with what can be copied, and each copy says where it is from', async () => {
+    await using served = await serve((_, response) => {
+      response.writeHead(999, 'Denied').end('hello');
+    });
+    const gate = new Semaphore(1);
+    const response = await gateFetch(gate)(served.url);
+    const copy = response.clone().clone();
+    expect([copy.url, copy.status, copy.type]).toEqual([`${served.url}/`, 999, 'basic']);
+    expect(await Promise.all([response.text(), copy.text()])).toEqual(['hello', 'hello']);
+    expect(gate.active).toBe(0);
+    expect(() => response.clone()).toThrow(TypeError);
+  });
+
   it.each([
     ['a status that `Response` does not take', '999 Denied', 'utf8'],
     ['a reason beyond Latin-1', '404 Nicht gefunden – ähm', 'utf8'],
