@@ -50,14 +50,15 @@ const HTTP2_INTERNAL_ERROR = 2;
  * answers meanwhile, and with the headers where the request is a HEAD, which asks for no more.
  *
  * Resolves to the stream's report when the response is finished or closed. Rejects, with nothing
- * sent, for bad options, for a response that has been started and a stream that is read already.
+ * sent, for bad options, for a response that has been started and a stream that is read already; and
+ * where the response throws, as for a header that it does not take, which ends the stream.
  */
 export async function pipeToResponse<T>(
   stream: TokenStream<T>,
   response: NodeResponse,
   options?: ResponseOptions<NoInfer<T>>,
 ): Promise<StreamReport> {
-  const { encoder, status, headers, own } = readResponseOptions('pipeToResponse', options);
+  const given = readResponseOptions('pipeToResponse', options);
   const out = response as Outgoing;
   if ((out as Partial<Outgoing> | null | undefined)?.setHeader === undefined) {
     throw new TypeError('Expected `response` to be a ServerResponse.');
@@ -71,6 +72,26 @@ export async function pipeToResponse<T>(
   // A write to a connection that has just broken is no reason to end the process.
   out.on('error', () => {});
   if (isClosed(out)) onClose();
+  try {
+    await answer(out, handle, given);
+  } catch (error) {
+    // A header that this server does not take, for one.
+    handle.end({ outcome: 'failed', error });
+    throw error;
+  } finally {
+    out.off('close', onClose);
+  }
+  const report = await stream.finished;
+  return report.outcome === 'completed' && !out.writableFinished
+    ? { ...report, ...clientGone() }
+    : report;
+}
+
+async function answer(
+  out: Outgoing,
+  handle: Handle,
+  { encoder, status, headers, own }: ReturnType<typeof readResponseOptions>,
+): Promise<void> {
   const frames = new Frames(handle, encoder);
   const verdict = await frames.verdict();
   if (out.headersSent) {
@@ -98,11 +119,6 @@ export async function pipeToResponse<T>(
     }
     await finished(out, handle);
   }
-  out.off('close', onClose);
-  const report = await stream.finished;
-  return report.outcome === 'completed' && !out.writableFinished
-    ? { ...report, ...clientGone() }
-    : report;
 }
 
 function headersOnly(): Ending {

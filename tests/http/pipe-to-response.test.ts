@@ -462,6 +462,26 @@ describe('pipeToResponse()', () => {
     }
   });
 
+  it('ends the stream where the response throws, and rejects with that', async () => {
+    const gate = new Semaphore(1);
+    const failures: unknown[] = [];
+    await using served = await serve((_, response) => {
+      const stream = new TokenStreamer().stream(oneToken, { gate });
+      const headers = { 'x-note': '\u0001' };
+      void pipeToResponse(stream, response, { headers }).catch(async (error: unknown) => {
+        failures.push(error, await stream.finished);
+        response.writeHead(500).end('mine');
+      });
+    });
+    const response = await fetch(served.url);
+    expect([response.status, await response.text()]).toEqual([500, 'mine']);
+    expect(failures).toMatchObject([
+      { code: 'ERR_INVALID_CHAR' },
+      { outcome: 'failed', error: failures[0] },
+    ]);
+    expect(gate.active).toBe(0);
+  });
+
   it('rejects for what it cannot work with, and leaves the response alone', async () => {
     const streamer = new TokenStreamer();
     const failures: unknown[] = [];
