@@ -6,6 +6,7 @@ import { Semaphore } from 'sluice/semaphore';
 import { ManualClock, settle } from 'sluice/testing';
 import { describe, expect, it, vi } from 'vitest';
 
+import { answered } from '../src/internal/answered.ts';
 import { optionNames } from '../src/internal/options.ts';
 
 type Options = Record<string, unknown>;
@@ -432,6 +433,35 @@ describe('compose()', () => {
       await settle();
       expect(places.active).toBe(0);
     });
+
+    it.each([true, false])(
+      'and the contexts around are told when a gate has answered before the end (nested: %s)',
+      async (nested) => {
+        const told: unknown[] = [];
+        const around = (name: string): Recorder =>
+          new Recorder(name, [], [], {
+            [answered]: (ok: boolean, value: unknown) => told.push([name, ok, value]),
+          });
+        const early: Gate = {
+          run: (task) => {
+            void task({ signal: new AbortController().signal });
+            return Promise.resolve('early' as never);
+          },
+        };
+        const [a, b] = [around('a'), around('b')];
+        const gate = nested ? compose(compose(a, b), early) : compose(a, b, early);
+        const { promise, resolve } = Promise.withResolvers<void>();
+        expect(await gate.run(() => promise)).toBe('early');
+        expect(told).toEqual([
+          ['a', true, 'early'],
+          ['b', true, 'early'],
+        ]);
+        resolve();
+        await settle();
+        await compose(a, b).run(() => 'in time');
+        expect(told).toHaveLength(2);
+      },
+    );
 
     it('innermost first (H336)', async () => {
       const gates = [1, 2, 3].map(() => new Semaphore(1));

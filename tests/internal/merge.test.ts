@@ -1,5 +1,6 @@
 import { describe, expect, it, vi } from 'vitest';
 
+import { type Answerable, answered, tellAnswered } from '../../src/internal/answered.ts';
 import { mergeContexts } from '../../src/internal/merge.ts';
 
 const model = Object.assign((text: string) => text.length, { tokens: 5 });
@@ -109,5 +110,19 @@ describe('mergeContexts()', () => {
     expect(() => (merged['b'] = 2)).toThrow(TypeError);
     expect(Reflect.defineProperty(merged, 'c', { value: 1, configurable: true })).toBe(false);
     expect([first.a, 'b' in merged, 'c' in merged]).toEqual([1, false, false]);
+  });
+
+  it('passes on to all of them that the caller was answered, and shows no name for that', () => {
+    const told: unknown[] = [];
+    const context = (name: string): Answerable => ({
+      [answered]: (ok, value) => told.push([name, ok, value]),
+    });
+    const merged = mergeContexts([context('a'), {}, mergeContexts([context('b'), { own: 1 }])]);
+    tellAnswered([merged], true, 'value');
+    expect(told).toEqual([
+      ['a', true, 'value'],
+      ['b', true, 'value'],
+    ]);
+    expect(Reflect.ownKeys(merged)).toEqual(['own']);
   });
 });
