@@ -1,7 +1,7 @@
 import type { TaskContext } from '../gate.ts';
 import { callable, positiveInteger, readOptions, withMethods } from './assert.ts';
 import { Fifo } from './fifo.ts';
-import { cleansUp } from './source.ts';
+import { cleansUp, isThenable } from './source.ts';
 import { tick } from './tick.ts';
 
 /** Where a callback puts the tokens of a stream. */
@@ -160,8 +160,8 @@ class Pushed<T> implements AsyncIterableIterator<T> {
         return ready();
       },
     });
-    if (cleanUp instanceof Promise) {
-      this.#started = cleanUp.then(
+    if (isThenable(cleanUp)) {
+      this.#started = Promise.resolve(cleanUp).then(
         (later) => this.#keep(later),
         (error: unknown) => this.#end({ error }),
       );

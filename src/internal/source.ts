@@ -59,6 +59,10 @@ export class SourceReader<T, Context> {
         const result = await answer;
         this.#asked = undefined;
         if (this.#over) return;
+        // As loops do: what is no object is never done, and keeps everything else from its turn.
+        if (typeof result !== 'object') {
+          throw new TypeError('Expected `next()` of the source to give an object.');
+        }
         if (result.done === true) {
           this.#over = true;
           return;
@@ -115,7 +119,8 @@ export class SourceReader<T, Context> {
   }
 }
 
-function isThenable(value: unknown): value is PromiseLike<unknown> {
+/** A promise, of whatever library. */
+export function isThenable(value: unknown): value is PromiseLike<unknown> {
   return (
     ((typeof value === 'object' && value !== null) || typeof value === 'function') &&
     typeof (value as { then?: unknown }).then === 'function'

@@ -142,6 +142,21 @@ describe('fromCallback(), asynchronous', () => {
   });
 });
 
+describe('fromCallback(), asynchronous by a promise of another library', () => {
+  it('keeps the clean-up, and fails with what it rejects with', async () => {
+    const cleanUp = vi.fn<() => void>();
+    const kept = opened<string>({ then: (resolve: (value: unknown) => void) => resolve(cleanUp) });
+    await settle();
+    kept.sink.end();
+    expect(cleanUp).toHaveBeenCalledOnce();
+    const failure = new Error('broken');
+    const { iterator } = opened<string>({
+      then: (_: unknown, reject: (error: unknown) => void) => reject(failure),
+    });
+    await expect(iterator.next()).rejects.toBe(failure);
+  });
+});
+
 describe('fromCallback(), asynchronous, that fails', () => {
   it('fails the stream', async () => {
     const failure = new Error('broken');

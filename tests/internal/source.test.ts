@@ -57,6 +57,18 @@ describe('SourceReader', () => {
     expect(calls).toEqual(['iterator', 'next', 'next']);
   });
 
+  it.each([5, 'a', undefined])(
+    'fails where the answer is %j, which is never done',
+    async (answer) => {
+      for (const next of [() => answer, async () => answer]) {
+        const source = { [Symbol.asyncIterator]: () => ({ next }) } as never;
+        await expect(read(new SourceReader(source))).rejects.toThrow(
+          new TypeError('Expected `next()` of the source to give an object.'),
+        );
+      }
+    },
+  );
+
   it('asks for no more while `take` is pending', async () => {
     const { calls, iterable, answer } = played();
     let go!: () => void;
