@@ -394,6 +394,31 @@ describe('SessionManager', () => {
       expect((await record).phases).toMatchObject({ callEnd: 10, released: 10, completed: 15 });
     });
 
+    it.each(['released', 'cancelled'])(
+      'takes what a gate has told the end of (%s) for over, whatever it tells of it later',
+      async (end) => {
+        const { clock, sessions } = setUp();
+        const { gate, tell } = played();
+        sessions.observe(gate);
+        const record = recordOf(
+          sessions.execute(async () => {
+            for (const id of [1, 2, 3]) tell('acquired', { id, waitedMs: 0 });
+            for (const name of [end, 'released', 'released']) tell(name, { id: 1 });
+            await lasting(clock, 5)();
+            tell('released', { id: 2 });
+            await lasting(clock, 5)();
+            tell('released', { id: 3 });
+            await lasting(clock, 5)();
+          }),
+        );
+        await clock.advance(15);
+        expect((await record).phases).toMatchObject({
+          callEnd: end === 'released' ? 0 : 5,
+          released: end === 'released' ? 10 : 15,
+        });
+      },
+    );
+
     it('does not release again what it had, where a call of the same id gives up', async () => {
       const { clock, sessions, queue, semaphore } = setUp();
       sessions.observe(queue);
