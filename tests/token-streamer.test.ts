@@ -1724,6 +1724,30 @@ describe('TokenStreamer', () => {
       },
     );
 
+    it('is finished when all gates have their places back, where one of them has stopped it', async () => {
+      const clock = new ManualClock();
+      const options = { concurrency: 1, clock };
+      const places = new Semaphore(1);
+      const gates: readonly Gate[] = [
+        compose(new SessionManager({ clock, timeoutMs: 10 }), places),
+        compose(places, new AdmissionQueue({ ...options, runTimeoutMs: 10 })),
+        compose(
+          new AdmissionQueue({ ...options, runTimeoutMs: 10 }),
+          compose(new AdmissionQueue(options), places),
+        ),
+      ];
+      for (const gate of gates) {
+        const stream = new TokenStreamer({ clock }).stream(new Played<string>().open, { gate });
+        const reading = collect(stream);
+        const active = stream.finished.then(() => places.active);
+        await settle();
+        expect(places.active).toBe(1);
+        await clock.advance(10);
+        expect(await active).toBe(0);
+        await reading;
+      }
+    });
+
     it('leaves it to the gates outside how a task ends that a gate inside has stopped', async () => {
       const clock = new ManualClock();
       const sessions = new SessionManager({ clock });

@@ -459,11 +459,13 @@ export class Feed<T> implements Due {
   }
 
   /**
-   * A gate answers an abort at once and has its place back later, when the end of its task has come
-   * through it and the gates around it; they need no more than promises for that.
+   * A gate answers an abort at once, the caller's and its own, and has its place back later, when the
+   * end of its task has come through it and the gates around it; they need no more than promises. So
+   * it is where the grace is over.
    */
   async #tellGone(): Promise<void> {
-    if (this.#forGate?.signal.aborted === true) await tick();
+    const signals = [this.#forGate?.signal, this.#gateSignal];
+    if (this.#abandoned || signals.some((signal) => signal?.aborted)) await tick();
     this.#resolveGone(this.#ending!);
   }
 
