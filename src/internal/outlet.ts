@@ -35,23 +35,28 @@ export interface StreamReport extends Ending, FeedFigures {
 }
 
 export interface OutletSettings extends FeedSettings {
+  /** For what nobody waits for: it does not keep the process alive. */
+  readonly housekeeping: Deadlines<Due>;
   readonly heartbeatMs: number;
   readonly stallMs: number;
   readonly highWaterMark: number;
   readonly exposeErrors: boolean;
 }
 
-/** Settings with one timer and one listener a signal for everything that shares them. */
+function tell(due: readonly Due[], now: number): void {
+  for (const subject of due) subject.due(now);
+}
+
+/** Settings with one timer, one for housekeeping, and one listener a signal for all that share them. */
 export function shareSettings(
   time: Time,
-  own: Omit<OutletSettings, 'time' | 'deadlines' | 'signals' | 'moves'>,
+  own: Omit<OutletSettings, 'time' | 'deadlines' | 'housekeeping' | 'signals' | 'moves'>,
 ): OutletSettings {
   return {
     ...own,
     time,
-    deadlines: new Deadlines<Due>(time, (due, now) => {
-      for (const subject of due) subject.due(now);
-    }),
+    deadlines: new Deadlines(time, tell),
+    housekeeping: new Deadlines(time, tell, true),
     signals: new AbortWatch((subjects, reason) => {
       for (const subject of subjects) subject.aborted(reason);
     }),

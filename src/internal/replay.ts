@@ -63,7 +63,7 @@ export class Recorder<T> implements Sink<T>, Due {
   from(lastEventId: string | undefined): Outlet<T> {
     const outlet = this.#outletAfter(lastEventId);
     this.#readers++;
-    if (this.#grace !== undefined) this.#settings.deadlines.remove(this.#grace);
+    if (this.#grace !== undefined) this.#settings.housekeeping.remove(this.#grace);
     this.#grace = undefined;
     void outlet.finished.then(() => {
       this.#readers--;
@@ -106,8 +106,8 @@ export class Recorder<T> implements Sink<T>, Due {
   }
 
   #wait(): void {
-    const { deadlines, time } = this.#settings;
-    this.#grace = deadlines.add(this, time.now() + this.#graceMs);
+    const { housekeeping, time } = this.#settings;
+    this.#grace = housekeeping.add(this, time.now() + this.#graceMs);
   }
 
   #outletAfter(lastEventId: string | undefined): Outlet<T> {

@@ -51,6 +51,9 @@ await resource.reload();
 const stream = streamer.stream(['a', 'b'], { gate: everything, signal });
 const events = await Array.fromAsync(encodeEvents(stream));
 await stream.finished;
+const replay = streamer.stream(['a', 'b']).replay({ graceMs: HOUR });
+await Array.fromAsync(replay.from());
+const again = await Array.fromAsync(replay.from().tokens());
 // A permit that nobody gives back is no reason to stay, nor is a pause in which nobody waits.
 const permit = await semaphore.acquire({ signal });
 limiter.on('resumed', nothing);
@@ -63,5 +66,5 @@ function resources(): string[] {
 
 // Until the last short timer has fired.
 while (resources().length > 0) await new Promise((resolve) => void setImmediate(resolve));
-const held = { permit: permit.weight, keys: keyed.size, text: events.join('') };
+const held = { permit: permit.weight, keys: keyed.size, text: events.join(''), again };
 process.stdout.write(JSON.stringify(held));
