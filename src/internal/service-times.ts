@@ -19,6 +19,8 @@ export class ServiceTimes {
 
   /** Undefined until there are enough of them. */
   get meanMs(): number | undefined {
-    return this.#count < ENOUGH ? undefined : this.#sum / Math.min(this.#count, SAMPLES);
+    if (this.#count < ENOUGH) return undefined;
+    // What is lost meanwhile may be more than there is.
+    return Math.max(0, this.#sum) / Math.min(this.#count, SAMPLES);
   }
 }

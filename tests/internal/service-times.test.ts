@@ -26,4 +26,13 @@ describe('ServiceTimes', () => {
     for (let i = 0; i < 512; i++) times.add(0.1);
     expect(times.meanMs).toBeCloseTo(0.1, 9);
   });
+
+  it('is never below 0, whatever rounding loses', () => {
+    const times = new ServiceTimes();
+    for (let i = 0; i < 300; i++) times.add(((i * 7919) % 13) * 0.1 + 0.3);
+    for (let i = 0; i < 256; i++) {
+      times.add(0);
+      expect(times.meanMs).toBeGreaterThanOrEqual(0);
+    }
+  });
 });
