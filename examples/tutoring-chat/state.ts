@@ -73,6 +73,9 @@ export async function writeState(
 }
 
 function questionIn({ id, key, priority, metadata, enqueuedAt }: TicketRecord): SavedQuestion {
+  if (!Number.isFinite(enqueuedAt)) {
+    throw new TypeError(`Expected \`enqueuedAt\` to be a number, got ${String(enqueuedAt)}.`);
+  }
   const question = questionOf({ ...(metadata as object), priority });
   return { ...question, id: textOf(id), student: key && textOf(key), enqueuedAt };
 }

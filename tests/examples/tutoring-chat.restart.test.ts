@@ -301,6 +301,10 @@ describe('a restart', () => {
       'a ticket that asks nothing',
       '{"version":1,"tickets":[{"id":"a","priority":1}],"history":[]}',
     ],
+    [
+      'a ticket without a place',
+      '{"version":1,"tickets":[{"id":"a","priority":1,"metadata":{"question":"A?"}}],"history":[]}',
+    ],
     ['answers of nobody', '{"version":1,"tickets":[],"history":[[1,[]]]}'],
     ['null', 'null'],
   ])('refuses a file that is no state: %s', async (_, text) => {
