@@ -366,10 +366,16 @@ function errorEvent<T>(ending: Ending, exposeErrors: boolean): StreamEvent<T> {
       : outcome === 'timeout'
         ? { code: 'ERR_STREAM_TIMEOUT', message: 'The stream was ended: it took too long.' }
         : { code: 'ERR_STREAM_CANCELLED', message: 'The stream was cancelled.' };
-  if (exposeErrors && error instanceof Error) {
-    const { code } = error as { code?: unknown };
-    event.message = error.message;
-    if (typeof code === 'string') event.code = code;
+  return { type: 'error', ...event, ...(exposeErrors && toldBy(error)) };
+}
+
+/** What an error says of itself. Nothing where it throws at whoever looks, as a proxy may. */
+function toldBy(error: unknown): { message?: string; code?: string } {
+  try {
+    if (!(error instanceof Error)) return {};
+    const { message, code } = error as Error & { code?: unknown };
+    return typeof code === 'string' ? { message, code } : { message };
+  } catch {
+    return {};
   }
-  return { type: 'error', ...event };
 }

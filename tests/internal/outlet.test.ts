@@ -374,7 +374,11 @@ describe('Outlet', () => {
         ...event,
         code: 'E7',
       });
-      expect(shown('a string')).toStrictEqual({ ...event, message: 'The stream failed.' });
+      const nothing = { ...event, message: 'The stream failed.' };
+      expect(shown('a string')).toStrictEqual(nothing);
+      const revoked = Proxy.revocable({}, {});
+      revoked.revoke();
+      expect(shown(revoked.proxy)).toStrictEqual(nothing);
     });
   });
 });
