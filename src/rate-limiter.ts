@@ -93,7 +93,7 @@ export type RateLimiterOptions<Name extends string = never> = CommonOptions &
 
 /**
  * How many tokens something takes: a positive integer, which with named limits is taken of each; or
- * counts by name, where a limit that is not named is not touched.
+ * counts by name, where of a limit that is not named nothing is taken. A limit in debt holds up all.
  */
 export type Cost<Name extends string = never> =
   | number

@@ -435,6 +435,25 @@ describe('RateLimiter', () => {
       expect(inTime).toEqual({ outcome: 'granted', at: 2000 });
     });
 
+    it('refuses at once a wait that is too long for what an upstream has left (R7)', async () => {
+      const { clock, limiter } = setUp({ limit: 60, intervalMs: 60_000 });
+      limiter.sync({ remaining: 0, resetMs: 20_000 });
+      for (let i = 0; i < 10; i++) void limiter.acquire();
+      await expect(limiter.acquire({ waitTimeoutMs: 10_999 })).rejects.toMatchObject({
+        code: 'ERR_RATE_LIMITED',
+        retryAfterMs: 11_000,
+      });
+      const inTime = follow(clock, limiter.acquire({ waitTimeoutMs: 11_000 }));
+      for (let i = 0; i < 20; i++) void limiter.acquire();
+      // The reset brings what was held back.
+      const atReset = follow(clock, limiter.acquire({ waitTimeoutMs: 20_000 }));
+      await clock.advance(20_000);
+      expect([inTime, atReset]).toEqual([
+        { outcome: 'granted', at: 11_000 },
+        { outcome: 'granted', at: 20_000 },
+      ]);
+    });
+
     it('tells who is more urgent than the line when to come back, and what a wait would be (R3)', async () => {
       const { clock, limiter } = setUp({ limit: 1 });
       limiter.tryAcquire();
@@ -773,6 +792,17 @@ describe('RateLimiter', () => {
       lease.settle(20);
       await clock.advance(5000);
       expect(waiting).toEqual({ outcome: 'granted', at: 1400 });
+    });
+
+    it('holds a debt against those too who take nothing of that limit', async () => {
+      const limits = { requests: { limit: 10 }, tokens: { limit: 100 } };
+      const clock = new ManualClock();
+      const limiter = new RateLimiter({ limits, clock });
+      limiter.tryAcquire({ requests: 1, tokens: 100 })!.settle({ tokens: 150 });
+      expect(limiter.retryAfterMs({ requests: 1 })).toBe(500);
+      expect(limiter.tryAcquire({ requests: 1 })).toBeUndefined();
+      await clock.advance(500);
+      expect(limiter.tryAcquire({ requests: 1 })).toBeDefined();
     });
 
     it('never gives back more than there is room for (R1)', async () => {

@@ -147,7 +147,7 @@ export function turnOf(first: LinkedBucket, demand: Demand, start: number): Turn
 /**
  * No later than the tick at which all of them have gained what is wanted on top of what is `owed` to
  * others. It is that tick where there is one bucket and nothing of it is held back. Otherwise a
- * bucket may gain nothing, being full, while everybody waits for another one.
+ * bucket may gain nothing, being full, while everybody waits for another one, or for what is held.
  */
 export function earliestTurnOf(
   first: LinkedBucket,
@@ -155,9 +155,15 @@ export function earliestTurnOf(
   owed: readonly number[],
   start: number,
 ): Turn {
-  return lastOf(first, start, (bucket, index) =>
-    tickOfLevel(bucket.hold?.own ?? bucket, amountOf(demand, index) + owed[index]!, start),
-  );
+  return lastOf(first, start, (bucket, index) => {
+    const level = amountOf(demand, index) + owed[index]!;
+    const tick = tickOfLevel(bucket, level, start);
+    const { hold } = bucket;
+    // Past the end of the hold it is the own count, in which takings meanwhile have made room.
+    return hold === undefined
+      ? tick
+      : Math.min(tick, Math.max(hold.until, tickOfLevel(hold.own, level, start)));
+  });
 }
 
 function lastOf(

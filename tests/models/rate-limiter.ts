@@ -180,16 +180,14 @@ export class RateLimiterModel {
   }
 
   /**
-   * How long it takes until so much has come in, be it more than there is room for, and whatever the
-   * upstream says: that may be too short, and is what can be known without trying it out.
+   * How long it takes until so much has come in, be it more than there is room for: that may be too
+   * short, and is what can be known without trying it out.
    */
   #waitFor(amounts: readonly number[]): number {
     const copy = this.#copy();
     copy.line = [];
     while (copy.now < copy.pausedUntil) copy.tick();
-    for (const bucket of copy.buckets) {
-      Object.assign(bucket, { burst: Number.MAX_SAFE_INTEGER, upstream: Infinity });
-    }
+    for (const bucket of copy.buckets) Object.assign(bucket, { burst: Number.MAX_SAFE_INTEGER });
     while (!copy.#fits(amounts)) copy.tick();
     return copy.now - this.now;
   }
