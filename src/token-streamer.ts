@@ -146,7 +146,10 @@ export interface Replay<T> {
    * fails with `ERR_REPLAY_EXPIRED`; where the client has seen the end, there is nothing to read.
    */
   from(lastEventId?: string | null): TokenStream<T>;
-  /** Resolves when nobody has read for `graceMs`: the stream is ended and nothing is kept. */
+  /**
+   * Resolves when nobody has read for `graceMs`, the stream is ended and nothing is kept; and at once where
+   * the gate refused the stream before there was a place in line, so that the next one asks it again.
+   */
   readonly expired: Promise<void>;
 }
 

@@ -12,7 +12,12 @@ import { Semaphore } from '../src/semaphore.ts';
 import { SessionManager } from '../src/session-manager.ts';
 import { SharedResource } from '../src/shared-resource.ts';
 import { ManualClock, settle } from '../src/testing.ts';
-import { type StreamEvent, type TokenStream, TokenStreamer } from '../src/token-streamer.ts';
+import {
+  type Replay,
+  type StreamEvent,
+  type TokenStream,
+  TokenStreamer,
+} from '../src/token-streamer.ts';
 import { catchUncaught } from './support/uncaught.ts';
 
 /** A source that a test plays: it records what is done to it and answers when told. */
@@ -1159,6 +1164,53 @@ describe('TokenStreamer', () => {
       });
       expect(source.calls).toEqual(['open', 'next', 'abort', 'return']);
       expect(await collect(replay.from())).toMatchObject([{ code: 'ERR_REPLAY_EXPIRED' }]);
+      expect(clock.timers).toBe(0);
+    });
+
+    it('has expired at once where the gate refused, so that the next to come asks it again', async () => {
+      const clock = new ManualClock();
+      const streamer = new TokenStreamer({ clock });
+      const queue = new AdmissionQueue({ concurrency: 1, maxWaiting: 1, clock });
+      const expired: string[] = [];
+      const replayOf = (name: string, options: object = {}): Replay<string> => {
+        const stream = streamer.stream(() => ['a'], { gate: queue, ...options });
+        const replay = stream.replay({ graceMs: 100 });
+        void replay.expired.then(() => expired.push(name));
+        return replay;
+      };
+      const busy = new Played<string>();
+      const running = collect(streamer.stream(busy.open, { gate: queue }));
+      await settle();
+
+      const impatient = replayOf('impatient', { waitTimeoutMs: 0 });
+      expect(await collect(impatient.from())).toMatchObject([{ code: 'ERR_WAIT_TIMEOUT' }]);
+      const [read, kept] = streamer.stream(() => ['a'], { gate: queue, waitTimeoutMs: 0 }).tee(2);
+      expect(await collect(read!)).toMatchObject([{ code: 'ERR_WAIT_TIMEOUT' }]);
+      void kept!.replay({ graceMs: 100 }).expired.then(() => expired.push('branch'));
+      await settle();
+      expect(expired).toEqual(['impatient', 'branch']);
+
+      const late = replayOf('late', { waitTimeoutMs: 10 });
+      const told = collect(late.from());
+      await settle();
+      const refused = replayOf('refused');
+      const left = refused.from()[Symbol.asyncIterator]();
+      const answer = left.next();
+      await settle();
+      expect(await answer).toMatchObject({ value: { code: 'ERR_QUEUE_FULL' } });
+      expect(expired).toEqual(['impatient', 'branch', 'refused']);
+      expect(await collect(refused.from())).toMatchObject([{ code: 'ERR_QUEUE_FULL' }]);
+
+      await clock.advance(10); // who had a place in line is told how that ended when they come again
+      expect(await told).toMatchObject([{ position: 1 }, { code: 'ERR_WAIT_TIMEOUT' }]);
+      expect(await collect(late.from())).toMatchObject([{ code: 'ERR_WAIT_TIMEOUT' }]);
+      replayOf('cancelled', { signal: AbortSignal.abort() });
+      await busy.end();
+      await running;
+      await clock.advance(99);
+      expect(expired).toEqual(['impatient', 'branch', 'refused']);
+      await clock.advance(1);
+      expect(expired.toSorted()).toEqual(['branch', 'cancelled', 'impatient', 'late', 'refused']);
       expect(clock.timers).toBe(0);
     });
 

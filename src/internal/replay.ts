@@ -20,6 +20,8 @@ export class Recorder<T> implements Sink<T>, Due {
   readonly #origin: number;
   #first: number;
   #isAdmitted: boolean;
+  /** Whether there was a place in line to tell of. */
+  #hasMoved: boolean;
   /** How the feed ended: after its tokens, or with the loss of them. */
   #last: Ending | undefined;
   #isStopped = false;
@@ -27,7 +29,7 @@ export class Recorder<T> implements Sink<T>, Due {
   #isExpired = false;
   #grace: Deadline | undefined;
   #expire!: () => void;
-  /** Resolves when nothing can be read any more. */
+  /** Resolves when nothing can be read any more but how it ended. */
   readonly expired: Promise<void> = new Promise((resolve) => {
     this.#expire = resolve;
   });
@@ -35,7 +37,7 @@ export class Recorder<T> implements Sink<T>, Due {
   /** In the place of `outlet`, of which nothing has been read: others of the feed may have been. */
   constructor(outlet: Outlet<T>, feed: Feed<T>, maxTokens: number, graceMs: number) {
     const { settings, ending } = outlet;
-    const { index, isStartDue, last, tokens } = outlet.origin;
+    const { index, hasMoved, isStartDue, last, tokens } = outlet.origin;
     this.#settings = settings;
     this.#feed = feed;
     this.#maxTokens = maxTokens;
@@ -43,11 +45,12 @@ export class Recorder<T> implements Sink<T>, Due {
     this.#origin = index;
     this.#first = index;
     this.#isAdmitted = isStartDue;
+    this.#hasMoved = hasMoved;
     this.#last = last;
     for (const token of tokens) this.token(token);
     if (ending === undefined) feed.attach(this);
     else this.stopped(ending);
-    this.#wait();
+    if (!this.#isExpired) this.#wait();
   }
 
   /** Ends it for those to come; false where it had ended. */
@@ -72,8 +75,9 @@ export class Recorder<T> implements Sink<T>, Due {
     return outlet;
   }
 
+  /** Readers are told themselves. */
   moved(): void {
-    // Readers are told themselves.
+    this.#hasMoved = true;
   }
 
   admitted(): void {
@@ -95,13 +99,21 @@ export class Recorder<T> implements Sink<T>, Due {
     this.#last = ending;
     this.#isStopped = true;
     this.#tokens.clear();
+    // The gate has let in nobody: who comes again is to ask it again, not to be told of this refusal.
+    const isRefusal = !this.#isAdmitted && !this.#hasMoved && ending.outcome !== 'cancelled';
+    if (isRefusal) this.#forget();
   }
 
   due(): void {
-    this.#isExpired = true;
     this.#tokens.clear();
+    this.#forget();
     const error = new DOMException('Nobody has come back to read the stream.', 'AbortError');
     this.#feed.detach(this, { outcome: 'disconnected', error });
+  }
+
+  #forget(): void {
+    this.#isExpired = true;
+    if (this.#grace !== undefined) this.#settings.housekeeping.remove(this.#grace);
     this.#expire();
   }
 
