@@ -394,6 +394,7 @@ describe('fromEmitter()', () => {
     await settle();
     for (const token of ['a', 'b', 'c']) emitter.emit('data', token);
     expect(await first).toEqual({ done: false, value: 'a' });
+    await settle();
     expect(emitter.emit('error', new Error('reset'))).toBe(true);
     expect(await iterator.next()).toEqual({ done: false, value: 'b' });
     await expect(iterator.next()).rejects.toThrow(RangeError);

@@ -17,6 +17,7 @@ const TESTED_THROUGH: Readonly<Record<string, readonly string[]>> = {
   replay: ['token-streamer'],
   runs: ['semaphore'],
   session: ['session-manager'],
+  source: ['token-sources'],
   'stream-handle': ['token-streamer', 'http/encode-events'],
 };
 
