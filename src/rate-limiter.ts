@@ -358,7 +358,7 @@ const RUN_DEFAULTS: Call = { ...ACQUIRE_DEFAULTS, runs: true };
  * end of a task gives nothing back: only its lease does, where what was taken was an estimate.
  *
  * O(1) per caller in line, O(log waiting) with a `waitTimeoutMs`. With several limits, or for one who
- * is more urgent than somebody in line, the first refusal after a change looks at everybody in line.
+ * is more urgent and lighter than others in line, the first refusal after a change looks at all of them.
  * The limit holds within one process.
  *
  * Timers count in whole ms and may be late, and a bucket that is full by then has gained nothing
@@ -924,17 +924,18 @@ export class RateLimiter<Name extends string = never>
       const never = { tick: Infinity, limit: found.bucket.quota.name };
       return { wait: never, retry: never };
     }
-    const line = this.#lobby?.line;
+    const lobby = this.#lobby;
+    // One bucket holds less than the next in line wants: who wants as much comes back behind them all.
     if (
-      line?.head === undefined ||
+      lobby?.line.head === undefined ||
       (first.next === undefined &&
         first.hold === undefined &&
-        line.lastBelow(priority) === undefined)
+        (lobby.line.lastBelow(priority) === undefined || lobby.heaviest <= amountOf(demand, 0)))
     ) {
-      const turn = this.#earliest(demand, priority, now);
-      return { wait: turn, retry: turn };
+      const wait = this.#earliest(demand, priority, now);
+      return { wait, retry: this.#earliest(demand, this.#settings.priorities, now) };
     }
-    // With several limits, tokens held back or less urgent ones in line it has to be played through.
+    // With several limits, tokens held back or less urgent, heavier ones in line it has to be played.
     return turnsIn(this.#gaps(priority, now), demand);
   }
 

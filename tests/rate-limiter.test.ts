@@ -2,6 +2,7 @@ import { type Lease, RateLimiter, type RateLimiterOptions } from 'sluice/rate-li
 import { ManualClock, settle } from 'sluice/testing';
 import { describe, expect, it, vi } from 'vitest';
 
+import { PriorityLine } from '../src/internal/priority-line.ts';
 import { HandClock } from './support/hand-clock.ts';
 import { LIMITER_EVENTS, record } from './support/events.ts';
 
@@ -438,20 +439,20 @@ describe('RateLimiter', () => {
     it('refuses at once a wait that is too long for what an upstream has left (R7)', async () => {
       const { clock, limiter } = setUp({ limit: 60, intervalMs: 60_000 });
       limiter.sync({ remaining: 0, resetMs: 20_000 });
-      for (let i = 0; i < 10; i++) void limiter.acquire();
-      await expect(limiter.acquire({ waitTimeoutMs: 10_999 })).rejects.toMatchObject({
-        code: 'ERR_RATE_LIMITED',
-        retryAfterMs: 11_000,
-      });
-      const inTime = follow(clock, limiter.acquire({ waitTimeoutMs: 11_000 }));
-      for (let i = 0; i < 20; i++) void limiter.acquire();
-      // The reset brings what was held back.
-      const atReset = follow(clock, limiter.acquire({ waitTimeoutMs: 20_000 }));
+      const calls: unknown[] = [];
+      // One a second, and the reset brings what was held back.
+      for (const [before, turn] of [
+        [10, 11_000],
+        [67, 20_000],
+      ] as const) {
+        for (let i = 0; i < before; i++) void limiter.acquire();
+        const tooEarly = limiter.acquire({ waitTimeoutMs: turn - 1 });
+        const told = { code: 'ERR_RATE_LIMITED', retryAfterMs: turn };
+        await expect(tooEarly).rejects.toMatchObject(told);
+        calls.push(follow(clock, limiter.acquire({ waitTimeoutMs: turn })));
+      }
       await clock.advance(20_000);
-      expect([inTime, atReset]).toEqual([
-        { outcome: 'granted', at: 11_000 },
-        { outcome: 'granted', at: 20_000 },
-      ]);
+      expect(calls).toEqual([11_000, 20_000].map((at) => ({ outcome: 'granted', at })));
     });
 
     it('tells who is more urgent than the line when to come back, and what a wait would be (R3)', async () => {
@@ -482,6 +483,23 @@ describe('RateLimiter', () => {
       await clock.advance(499);
       await expect(limiter.acquire(urgent)).rejects.toMatchObject({ retryAfterMs: 1 });
       await clock.advance(1);
+      await limiter.acquire(urgent);
+    });
+
+    it('looks at nobody in line to tell one who wants as much as they do (R3)', async () => {
+      const { clock, limiter } = setUp({ limit: 10 });
+      limiter.tryAcquire(10);
+      for (let i = 0; i < 3; i++) void limiter.acquire();
+      const urgent = { priority: 1, waitTimeoutMs: 0 };
+      const look = vi.spyOn(PriorityLine.prototype, Symbol.iterator);
+      const told = { retryAfterMs: 400, estimatedWaitMs: 100 };
+      await expect(limiter.acquire(urgent)).rejects.toMatchObject(told);
+      expect(look).not.toHaveBeenCalled();
+      look.mockRestore();
+      // It comes before a heavier one behind them, also when there is a lighter one behind that.
+      for (const cost of [2, 1]) void limiter.acquire({ cost });
+      await expect(limiter.acquire(urgent)).rejects.toMatchObject(told);
+      await clock.advance(400);
       await limiter.acquire(urgent);
     });
 

@@ -61,6 +61,8 @@ export class Lobby<Lease> {
   turn: Deadline | undefined;
   /** The gaps for one with priority p at index p, as long as they stay as they are. */
   gaps: (readonly Gap[])[] = [];
+  /** No less than what anybody in line wants of the first bucket. */
+  heaviest = 0;
   /** Whether anybody has left the line since the limiter looked last. */
   left = false;
   /** `owed[p - 1][i]`: what those who wait with priority p want of bucket i. */
@@ -94,6 +96,8 @@ export class Lobby<Lease> {
   }
 
   join(waiter: Waiter<Lease>): void {
+    const wanted = amountOf(waiter.demand, 0);
+    this.heaviest = this.line.length === 0 ? wanted : Math.max(this.heaviest, wanted);
     waiter.inLine = true;
     this.queued++;
     this.line.push(waiter);
