@@ -23,6 +23,7 @@ type Outgoing = Pick<
   | 'on'
   | 'setHeader'
   | 'statusCode'
+  | 'writableEnded'
   | 'writableFinished'
   | 'writableNeedDrain'
   | 'write'
@@ -47,11 +48,13 @@ const HTTP2_INTERNAL_ERROR = 2;
  * status of its own, as `toHttpError` has it. Then the headers go out at once; those that are set on
  * the response already stay, save the ones that the format brings. When the client disconnects, the
  * stream ends, and one that takes nothing for `stallMs` is cut off. So does it where somebody else
- * answers meanwhile, and with the headers where the request is a HEAD, which asks for no more.
+ * has answered, before or meanwhile, and with the headers where the request is a HEAD, which asks for
+ * no more.
  *
  * Resolves to the stream's report when the response is finished or closed. Rejects, with nothing
- * sent, for bad options, for a response that has been started and a stream that is read already; and
- * where the response throws, as for a header that it does not take, which ends the stream.
+ * sent, for bad options, for a response that has been started and not ended and a stream that is
+ * read already; and where the response throws, as for a header that it does not take, which ends the
+ * stream.
  */
 export async function pipeToResponse<T>(
   stream: TokenStream<T>,
@@ -63,7 +66,8 @@ export async function pipeToResponse<T>(
   if ((out as Partial<Outgoing> | null | undefined)?.setHeader === undefined) {
     throw new TypeError('Expected `response` to be a ServerResponse.');
   }
-  if (out.headersSent) {
+  // One that has an answer got it from somebody else, such as a time limit: no mistake of the caller.
+  if (out.headersSent && !out.writableEnded) {
     throw new TypeError('Expected `response` to be one of which nothing has been sent.');
   }
   const handle: Handle = handleOf(stream);
@@ -71,7 +75,7 @@ export async function pipeToResponse<T>(
   out.on('close', onClose);
   // A write to a connection that has just broken is no reason to end the process.
   out.on('error', () => {});
-  if (isClosed(out)) onClose();
+  if (isClosed(out) || out.writableEnded) onClose();
   try {
     await answer(out, handle, given);
   } catch (error) {

@@ -524,6 +524,19 @@ describe('pipeToResponse()', () => {
     ]);
   });
 
+  it('ends the stream where somebody else has answered before, and asks no gate for it', async () => {
+    const gate = new Semaphore(1);
+    const reported = Promise.withResolvers<StreamReport>();
+    await using served = await serve((_, response) => {
+      response.writeHead(503).end('mine');
+      const stream = new TokenStreamer().stream(oneToken, { gate });
+      pipeToResponse(stream, response).then(reported.resolve, reported.reject);
+    });
+    expect(await (await fetch(served.url)).text()).toBe('mine');
+    expect(await reported.promise).toMatchObject({ outcome: 'disconnected', tokens: 0 });
+    expect(gate.stats()).toMatchObject({ acquired: 0, active: 0 });
+  });
+
   it('ends the stream where somebody else answers before there is a verdict', async () => {
     for (const answer of ['write', 'end'] as const) {
       const gate = new Semaphore(1);
