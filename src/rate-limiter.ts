@@ -772,10 +772,8 @@ export class RateLimiter<Name extends string = never>
       throw this.#refuse(id, demand, full);
     }
     const deadline = now + Math.ceil(waitTimeoutMs * TICKS_PER_MS);
-    // The earliest turn may be said to be now where it is not: so who would not wait is told by itself.
     if (
       this.#pausesLong(now) ||
-      deadline === now ||
       (deadline < Infinity && this.#earliest(demand, priority, now).tick > deadline)
     ) {
       throw this.#tooEarly(id, demand, this.#turns(demand, priority, now));
