@@ -1182,6 +1182,7 @@ describe('TokenStreamer', () => {
       const running = collect(streamer.stream(busy.open, { gate: queue }));
       await settle();
 
+      const armed = clock.timers;
       const impatient = replayOf('impatient', { waitTimeoutMs: 0 });
       expect(await collect(impatient.from())).toMatchObject([{ code: 'ERR_WAIT_TIMEOUT' }]);
       const [read, kept] = streamer.stream(() => ['a'], { gate: queue, waitTimeoutMs: 0 }).tee(2);
@@ -1189,6 +1190,14 @@ describe('TokenStreamer', () => {
       void kept!.replay({ graceMs: 100 }).expired.then(() => expired.push('branch'));
       await settle();
       expect(expired).toEqual(['impatient', 'branch']);
+      const [other, unread] = streamer
+        .stream(() => ['a'], { gate: queue, waitTimeoutMs: 0 })
+        .tee(2);
+      void unread!.replay({ graceMs: 100 }).expired.then(() => expired.push('unread'));
+      expect(await collect(other!)).toMatchObject([{ code: 'ERR_WAIT_TIMEOUT' }]);
+      await settle();
+      expect(expired.splice(2)).toEqual(['unread']);
+      expect(clock.timers).toBe(armed);
 
       const late = replayOf('late', { waitTimeoutMs: 10 });
       const told = collect(late.from());
