@@ -930,8 +930,12 @@ export class RateLimiter<Name extends string = never>
         first.hold === undefined &&
         (lobby.line.lastBelow(priority) === undefined || lobby.heaviest <= amountOf(demand, 0)))
     ) {
+      const { priorities } = this.#settings;
       const wait = this.#earliest(demand, priority, now);
-      return { wait, retry: this.#earliest(demand, this.#settings.priorities, now) };
+      return {
+        wait,
+        retry: priority < priorities ? this.#earliest(demand, priorities, now) : wait,
+      };
     }
     // With several limits, tokens held back or less urgent, heavier ones in line it has to be played.
     return turnsIn(this.#gaps(priority, now), demand);

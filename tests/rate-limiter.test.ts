@@ -503,6 +503,25 @@ describe('RateLimiter', () => {
       await limiter.acquire(urgent);
     });
 
+    it('reckons with a grant whose timer is late as coming now (R3)', () => {
+      let now = 0;
+      const clock = { now: () => now, setTimeout: () => undefined, clearTimeout: () => undefined };
+      const limits = { a: { limit: 1 }, b: { limit: 10 } };
+      const limiter = new RateLimiter({ limits, clock });
+      limiter.tryAcquire({ a: 1 });
+      void limiter.acquire({ cost: { a: 1 } });
+      now = 500;
+      expect(limiter.retryAfterMs({ a: 1 })).toBe(1500);
+      // The one who waits should have had it at 1000; from then on the bucket has been full.
+      now = 1500;
+      expect(limiter.retryAfterMs({ a: 1 })).toBe(1000);
+      expect(limiter.tryAcquire({ a: 1 })).toBeUndefined();
+      now = 2499;
+      expect(limiter.tryAcquire({ a: 1 })).toBeUndefined();
+      now = 2500;
+      expect(limiter.tryAcquire({ a: 1 })).toBeDefined();
+    });
+
     it('says anew when to come back after an urgent one has been granted (R3)', async () => {
       const { clock, limiter } = setUp({ limit: 10 });
       limiter.tryAcquire(8);
