@@ -890,8 +890,8 @@ export class AdmissionQueue
   }
 
   #positionOf(entry: Entry): number {
-    if (entry.holding) return 0;
-    return entry.status === 'waiting' ? this.#line.position(entry) : -1;
+    if (entry.status === 'waiting') return this.#line.position(entry);
+    return entry.holding ? 0 : -1;
   }
 
   /** An entry that nobody knew the id of gets one. */

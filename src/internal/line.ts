@@ -36,6 +36,11 @@ export class Line<T extends Slotted> {
     return this.#length === 0 ? undefined : this.#nodes[this.#nodes.length - 1];
   }
 
+  /** Whether nobody has left from between those who are here: then their slots follow each other. */
+  get gapless(): boolean {
+    return this.#nodes.length - this.#head === this.#length;
+  }
+
   push(node: T): void {
     node.slot = this.#base + this.#nodes.length;
     this.#nodes.push(node);

@@ -20,16 +20,22 @@ class Band<T extends PriorityNode> extends Line<T> {
 /**
  * A line in order of priority, 1 first, and first come first served within each: one `Line` per
  * priority, and a mask whose bit p - 1 says that somebody waits with priority p. Joining, leaving
- * and finding the head are O(1) whatever the length; a position is O(log n), and the first question
- * for one in a band O(n).
+ * and finding the head are O(1) whatever the length. A position is O(1) in a band from which nobody has
+ * left but in its turn, which needs no index; elsewhere it is O(log n), and the first question for one in
+ * a band O(n).
  */
 export class PriorityLine<T extends PriorityNode> {
   readonly #bands: readonly Band<T>[];
   #occupied = 0;
   #length = 0;
+  /** What makes a position of a slot, for each band; undefined for those that have gaps. */
+  readonly #shifts: (number | undefined)[];
+  /** Whether the shifts are those of now: the first question after a change makes them so. */
+  #shifted = false;
 
   constructor(priorities: number) {
     this.#bands = Array.from({ length: priorities }, () => new Band<T>());
+    this.#shifts = this.#bands.map(() => undefined);
   }
 
   get length(): number {
@@ -68,6 +74,7 @@ export class PriorityLine<T extends PriorityNode> {
     band.push(node);
     this.#occupied |= 1 << (node.priority - 1);
     this.#length++;
+    this.#shifted = false;
     if (band.ranks !== undefined && !band.ranks.append(node)) {
       // Out of bits. Nobody asked since the last time: then the next question makes a new index.
       band.ranks = band.asked ? new RankIndex(band) : undefined;
@@ -93,6 +100,7 @@ export class PriorityLine<T extends PriorityNode> {
     // Those behind it have got new slots.
     band.ranks = undefined;
     this.#length++;
+    this.#shifted = false;
   }
 
   /** Takes out `node`, which is in this line. */
@@ -101,16 +109,31 @@ export class PriorityLine<T extends PriorityNode> {
     band.ranks?.remove(node);
     const moved = band.remove(node);
     this.#length--;
+    this.#shifted = false;
     if (band.length === 0) this.#occupied &= ~(1 << (node.priority - 1));
     if (moved || band.length === 0) band.ranks = undefined;
   }
 
   /** How many are called before `node`, plus one. */
   position(node: T): number {
+    if (!this.#shifted) this.#shift();
+    const shift = this.#shifts[node.priority - 1];
+    if (shift !== undefined) return node.slot + shift;
     const band = this.#bands[node.priority - 1]!;
     band.asked = true;
     band.ranks ??= new RankIndex(band);
     return this.lengthUpTo(node.priority - 1) + band.ranks.rank(node) + 1;
+  }
+
+  #shift(): void {
+    let before = 0;
+    for (let index = 0; index < this.#bands.length; index++) {
+      const band = this.#bands[index]!;
+      const first = band.first?.slot ?? 0;
+      this.#shifts[index] = band.gapless ? before + 1 - first : undefined;
+      before += band.length;
+    }
+    this.#shifted = true;
   }
 
   /** In the order in which they are called. Those who leave meanwhile may or may not be shown. */

@@ -509,6 +509,23 @@ const QUEUES: readonly Mutant[] = [
     breaks: 'Q5',
   },
   {
+    name: 'positions are those of before somebody left',
+    file: 'internal/priority-line.ts',
+    find: `    this.#length--;
+    this.#shifted = false;`,
+    replace: `    this.#length--;`,
+    like: 'a place in line that is kept and not looked up again',
+    breaks: 'Q5',
+  },
+  {
+    name: 'gaps count as callers',
+    file: 'internal/line.ts',
+    find: `    return this.#nodes.length - this.#head === this.#length;`,
+    replace: `    return this.#nodes.length >= this.#length;`,
+    like: 'piscinajs/piscina#1029, sindresorhus/p-queue#219',
+    breaks: 'Q5',
+  },
+  {
     name: 'positions do not count those who are more urgent',
     file: 'internal/priority-line.ts',
     find: `    for (let index = 0; index < priority; index++) length +=`,
