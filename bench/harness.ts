@@ -1,3 +1,5 @@
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 
@@ -6,12 +8,12 @@ import { parseArgs } from 'node:util';
  * a machine that gets slower gets slower for all of them; the first rounds are warm-up; medians are
  * compared, and ratios are what is stated. A subject lives through all its rounds, as a limiter in a
  * server does. `--smoke` runs everything once with little work, to see that it runs; `--out=FILE`
- * writes what was measured to a file, for bench/report.ts.
+ * writes what was measured to a file, for bench/report.ts; `--only=N` runs the section of that number.
  */
 
 const { values: given } = parseArgs({
   strict: false,
-  options: { smoke: { type: 'boolean' }, out: { type: 'string' } },
+  options: { smoke: { type: 'boolean' }, out: { type: 'string' }, only: { type: 'string' } },
 });
 export const smoke: boolean = given.smoke === true;
 
@@ -31,7 +33,7 @@ export interface Section {
 }
 
 const sections: Section[] = [];
-if (typeof given.out === 'string') {
+if (typeof given.out === 'string' && given.only === undefined) {
   const file = given.out;
   process.on('exit', () => writeFileSync(file, JSON.stringify(sections)));
 }
@@ -52,7 +54,8 @@ export async function interleave(
 ): Promise<Map<string, number>> {
   const all = new Map<string, number[]>(subjects.map(({ name }) => [name, []]));
   for (let round = 0; round < (smoke ? 1 : rounds + warmUp); round++) {
-    for (const subject of subjects) {
+    // There and back again: no subject always has the garbage of the same other one to clear away.
+    for (const subject of round % 2 === 0 ? subjects : subjects.toReversed()) {
       const figure = await subject.round();
       if (smoke || round >= warmUp) all.get(subject.name)!.push(figure);
     }
@@ -70,6 +73,27 @@ export async function timed(work: () => unknown): Promise<number> {
   const start = performance.now();
   await work();
   return performance.now() - start;
+}
+
+let count = 0;
+
+/**
+ * A heading with a process of its own, for what must not depend on the heap and the compiled code that
+ * others have left behind.
+ */
+export async function section(title: string, measure: () => Promise<void>): Promise<void> {
+  const number = String(count++);
+  if (given.only === number) {
+    heading(title);
+    await measure();
+    process.send?.(sections);
+    if (process.connected) process.disconnect();
+  } else if (given.only === undefined) {
+    const child = fork(process.argv[1]!, [...process.argv.slice(2), `--only=${number}`]);
+    child.once('message', (measured: Section[]) => sections.push(...measured));
+    const [code] = (await once(child, 'exit')) as [number | null];
+    if (code !== 0) throw new Error(`${title}: it ended with ${code}.`);
+  }
 }
 
 export function heading(title: string): void {

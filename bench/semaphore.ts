@@ -8,9 +8,9 @@ import { Semaphore } from 'sluice';
 
 import {
   figures,
-  heading,
   interleave,
   note,
+  section,
   smoke,
   type Subject,
   timed,
@@ -67,96 +67,127 @@ class Bare {
   }
 }
 
-heading(`${TASKS} microtask tasks through a limit of ${LIMIT}, ms`);
-const semaphore = new Semaphore(LIMIT);
-const queue = fastq.promise((each: () => Promise<void>) => each(), LIMIT);
-const sema = new Sema(LIMIT);
-const es = new EsSemaphore(LIMIT);
-const limit = pLimit(LIMIT);
-const pQueue = new PQueue({ concurrency: LIMIT });
-const bare = new Bare();
-const bursts = await interleave([
-  burst('sluice Semaphore.run', (each) => semaphore.run(each)),
-  burst('fastq.promise', (each) => queue.push(each)),
-  burst('async-sema', async (each) => {
-    await sema.acquire();
-    try {
-      return await each();
-    } finally {
-      sema.release();
-    }
-  }),
-  burst('es-toolkit', async (each) => {
-    await es.acquire();
-    try {
-      return await each();
-    } finally {
-      es.release();
-    }
-  }),
-  burst('p-limit', (each) => limit(each)),
-  burst('p-queue', (each) => pQueue.add(each)),
-  burst('two promises for each, alone', (each) => bare.run(each)),
-]);
-figures(bursts, 'ms');
-const [ours, ...others] = [...bursts.values()];
-const least = others.pop()!;
-const fastest = Math.min(...others);
-verdict('Semaphore.run, to the fastest peer', ours! / fastest, 0.6);
-note(
-  'To call a task in the async context of its caller (fastq does not) takes a promise for the turn and one for ' +
-    `the answer; these alone take ${(least / fastest).toFixed(2)} x the fastest peer. ` +
-    'The rest is two readings of the clock for each that waits, a permit for each task, ' +
-    'and a place in line that one can leave.',
-);
+await section(`${TASKS} microtask tasks through a limit of ${LIMIT}, ms`, async () => {
+  const semaphore = new Semaphore(LIMIT);
+  const queue = fastq.promise((each: () => Promise<void>) => each(), LIMIT);
+  const sema = new Sema(LIMIT);
+  const es = new EsSemaphore(LIMIT);
+  const limit = pLimit(LIMIT);
+  const pQueue = new PQueue({ concurrency: LIMIT });
+  const bare = new Bare();
+  const bursts = await interleave([
+    burst('sluice Semaphore.run', (each) => semaphore.run(each)),
+    burst('fastq.promise', (each) => queue.push(each)),
+    burst('async-sema', async (each) => {
+      await sema.acquire();
+      try {
+        return await each();
+      } finally {
+        sema.release();
+      }
+    }),
+    burst('es-toolkit', async (each) => {
+      await es.acquire();
+      try {
+        return await each();
+      } finally {
+        es.release();
+      }
+    }),
+    burst('p-limit', (each) => limit(each)),
+    burst('p-queue', (each) => pQueue.add(each)),
+    burst('two promises for each, alone', (each) => bare.run(each)),
+  ]);
+  figures(bursts, 'ms');
+  const [ours, ...others] = [...bursts.values()];
+  const least = others.pop()!;
+  const fastest = Math.min(...others);
+  verdict('Semaphore.run, to the fastest peer', ours! / fastest, 0.6);
+  note(
+    'To call a task in the async context of its caller (fastq does not) takes a promise for the turn and one for ' +
+      `the answer; these alone take ${(least / fastest).toFixed(2)} x the fastest peer. ` +
+      'The rest is two readings of the clock for each that waits, a permit for each task, ' +
+      'and a place in line that one can leave.',
+  );
+});
 
 /** What a permit is at least: something of its own for each, so that none can be given back twice. */
-class Nothing {
+class Slip {
   readonly weight = 1;
+  #giveBack: (() => void) | undefined;
+
+  constructor(giveBack: () => void) {
+    this.#giveBack = giveBack;
+  }
+
+  release(): void {
+    const giveBack = this.#giveBack;
+    this.#giveBack = undefined;
+    giveBack?.();
+  }
 }
 
+/** A semaphore that does nothing but hand out such permits. */
+class Ten {
+  #free = 1;
+  readonly #waiting: ((slip: Slip) => void)[] = [];
+  readonly #giveBack = (): void => {
+    const next = this.#waiting.shift();
+    if (next === undefined) this.#free++;
+    else next(new Slip(this.#giveBack));
+  };
+
+  acquire(): Promise<Slip> {
+    if (this.#free > 0) {
+      this.#free--;
+      return Promise.resolve(new Slip(this.#giveBack));
+    }
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+}
+
+const nothing = (): void => {};
 const TURNS = smoke ? 100 : 200_000;
-heading('acquire and release with nobody else there, ns');
-const alone = new Semaphore(1);
-const semaAlone = new Sema(1);
-const uncontended = await interleave([
-  {
-    name: 'sluice Semaphore',
+
+/** Nanoseconds for one turn, each after the one before. */
+function turns(name: string, turn: () => Promise<void>): Subject {
+  return {
+    name,
     round: async () => {
-      const ms = await timed(async () => {
-        for (let i = 0; i < TURNS; i++) (await alone.acquire()).release();
-      });
+      const ms = await timed(turn);
       return (ms * 1e6) / TURNS;
     },
-  },
-  {
-    name: 'a promise of a new object, alone',
-    round: async () => {
-      const ms = await timed(async () => {
-        for (let i = 0; i < TURNS; i++) await Promise.resolve(new Nothing());
-      });
-      return (ms * 1e6) / TURNS;
-    },
-  },
-  {
-    name: 'async-sema',
-    round: async () => {
-      const ms = await timed(async () => {
-        for (let i = 0; i < TURNS; i++) {
-          await semaAlone.acquire();
-          semaAlone.release();
-        }
-      });
-      return (ms * 1e6) / TURNS;
-    },
-  },
-]);
-figures(uncontended, 'ns');
-verdict(
-  'acquire + release, to async-sema',
-  uncontended.get('sluice Semaphore')! / uncontended.get('async-sema')!,
-  1.2,
-);
-note(
-  'async-sema hands out no permit: whoever has one too many `release` in the code frees a place of another.',
-);
+  };
+}
+
+await section('acquire and release with nobody else there, ns', async () => {
+  const semaphore = new Semaphore(1);
+  const ten = new Ten();
+  const sema = new Sema(1);
+  const medians = await interleave([
+    turns('sluice Semaphore', async () => {
+      for (let i = 0; i < TURNS; i++) (await semaphore.acquire()).release();
+    }),
+    turns('ten lines that hand out a permit', async () => {
+      for (let i = 0; i < TURNS; i++) (await ten.acquire()).release();
+    }),
+    turns('a promise of a new object, alone', async () => {
+      for (let i = 0; i < TURNS; i++) await Promise.resolve(new Slip(nothing));
+    }),
+    turns('async-sema', async () => {
+      for (let i = 0; i < TURNS; i++) {
+        await sema.acquire();
+        sema.release();
+      }
+    }),
+  ]);
+  figures(medians, 'ns');
+  const peer = medians.get('async-sema')!;
+  const least = medians.get('ten lines that hand out a permit')!;
+  verdict('acquire + release, to async-sema', medians.get('sluice Semaphore')! / peer, 1.2);
+  note(
+    'async-sema hands out no permit: whoever has one too many `release` in the code frees a place of another. ' +
+      `A semaphore of ten lines that hands out permits and does nothing else takes ${(least / peer).toFixed(2)} x ` +
+      'async-sema.',
+  );
+});
