@@ -90,6 +90,27 @@ describe('Line', () => {
     expect(shown.join('')).toBe('abd');
   });
 
+  it.each([
+    ['', true],
+    ['a', true],
+    ['ab', true],
+    ['d', true],
+    ['ad', true],
+    ['ba', true],
+    ['abc', true],
+    ['abcd', true],
+    ['b', false],
+    ['bc', false],
+    ['ac', false],
+    ['bd', false],
+  ])('has no gaps where nobody is left on both sides of one who has left: %s', (leaving, right) => {
+    const { line, nodes } = lineOf('abcd');
+    for (const name of leaving) line.remove(nodes.find((node) => node.name === name)!);
+    expect(line.gapless).toBe(right);
+    line.push(new Node('z'));
+    expect(line.gapless).toBe(right);
+  });
+
   // Long enough that empty slots are packed and dropped many times over.
   test.prop([
     fc.array(
@@ -136,6 +157,7 @@ describe('Line', () => {
       }
       expect([...line]).toEqual(model);
       expect([line.length, line.first, line.last]).toEqual([model.length, model[0], model.at(-1)]);
+      expect(line.gapless).toBe(model.every(({ slot }, i) => slot === model[0]!.slot + i));
       expect(model.slice(0, 9).map((node) => line.before(node))).toEqual(
         model.slice(0, 9).map((_, index) => model[index - 1]),
       );

@@ -18,6 +18,26 @@ class Node implements PriorityNode {
   }
 }
 
+/** Counts how often somebody looks at a slot. */
+class Watched implements PriorityNode {
+  static looks = 0;
+  readonly priority: number;
+  #slot = 0;
+
+  constructor(priority: number) {
+    this.priority = priority;
+  }
+
+  get slot(): number {
+    Watched.looks++;
+    return this.#slot;
+  }
+
+  set slot(slot: number) {
+    this.#slot = slot;
+  }
+}
+
 const kind = fc.constantFrom('push', 'push', 'push', 'shift', 'remove', 'insert', 'move', 'ask');
 const step = fc.record({
   kind,
@@ -111,6 +131,76 @@ describe('PriorityLine', () => {
     leave(0, right.length);
     join(3);
     ask();
+  });
+
+  it('knows positions where somebody has left from the middle, with an index of every age', () => {
+    const line = new PriorityLine<Node>(2);
+    const ahead = new Node(1, 0);
+    line.push(ahead);
+    let right: Node[] = [];
+    const join = (count: number): void => {
+      for (let i = 0; i < count; i++) {
+        const node = new Node(2, 0);
+        line.push(node);
+        right.push(node);
+      }
+    };
+    const leave = (from: number, to: number): void => {
+      for (const node of right.slice(from, to)) line.remove(node);
+      right = right.toSpliced(from, to - from);
+    };
+    const ask = (): void => {
+      expect(right.some(({ slot }, i) => slot !== right[0]!.slot + i)).toBe(true);
+      expect(right.map((node) => line.position(node))).toEqual(right.map((_, i) => i + 2));
+    };
+    join(50);
+    leave(20, 25);
+    ask();
+    join(10);
+    ask();
+    // More than an index has bits for, with and without a question in between.
+    join(300);
+    ask();
+    join(1000);
+    ask();
+    // So many that those who are left get new slots, and then another gap.
+    leave(10, 1300);
+    leave(3, 4);
+    ask();
+    // Everybody leaves, and the slots begin anew.
+    leave(0, right.length);
+    join(200);
+    leave(100, 101);
+    ask();
+  });
+
+  it('looks at two nodes, and later at one, where nobody has left but in turn', () => {
+    const line = new PriorityLine<Watched>(2);
+    const nodes = Array.from({ length: 1000 }, () => new Watched(2));
+    for (const node of nodes) line.push(node);
+    for (const node of nodes.splice(0, 300)) line.remove(node);
+    const looksOf = (at: number): [position: number, looks: number] => {
+      Watched.looks = 0;
+      return [line.position(nodes[at]!), Watched.looks];
+    };
+    expect([looksOf(0), looksOf(0), looksOf(699)]).toEqual([
+      [1, 2],
+      [1, 1],
+      [700, 1],
+    ]);
+    line.push(new Watched(2));
+    expect([looksOf(500), looksOf(501)]).toEqual([
+      [501, 2],
+      [502, 1],
+    ]);
+    // A gap in one band is none in another.
+    const others = Array.from({ length: 3 }, () => new Watched(1));
+    for (const node of others) line.push(node);
+    line.remove(others[1]!);
+    expect([looksOf(500), looksOf(501)]).toEqual([
+      [503, 3],
+      [504, 1],
+    ]);
   });
 
   it('finds the head and the last in every one of 32 priorities', () => {
