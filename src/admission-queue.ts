@@ -507,8 +507,9 @@ export class AdmissionQueue
     const first = !this.#closed;
     this.#closed = true;
     if (what === 'reject' && this.#line.length > 0) {
+      const now = this.#time.now();
       for (const entry of this.#line) {
-        this.#leave(entry, 'cancelled', new ClosedError('The queue'), this.#time.now());
+        this.#leave(entry, 'cancelled', new ClosedError('The queue'), now);
       }
       this.#checkIdle();
     }
@@ -580,21 +581,38 @@ export class AdmissionQueue
 
   /** The verdict on a caller: an entry with a place, an entry in line, or a throw. */
   #accept(task: (context: never) => unknown, call: Call): Entry {
-    if (this.#closed) throw this.#refuse(call, new ClosedError('The queue'));
-    if (call.signal?.aborted === true) {
-      this.#refuse(call, undefined);
-      throw call.signal.reason;
-    }
-    const { id } = call;
-    if (id !== undefined && this.#known.has(id)) throw this.#refuse(call, new DuplicateIdError(id));
-
+    // A clock and a signal may call back: they come first, and the verdict is on what is then.
     const now = this.#time.read();
     // A record may come from a clock that was ahead of this one.
     const entry = new Entry(this.#owner, task, call, Math.min(call.enqueuedAt ?? now, now));
+    try {
+      if (call.signal !== undefined && !this.#closed) this.#watch(entry, call.signal);
+      this.#admit(entry, now);
+    } catch (error) {
+      this.#unwatch(entry);
+      throw error;
+    }
+    return entry;
+  }
+
+  #watch(entry: Entry, signal: AbortSignal): void {
+    if (!signal.aborted) this.#signals.add(signal, entry);
+    // It may abort while it is being subscribed to; nobody has been told of that.
+    const aborted = abortOf(signal);
+    if (aborted === undefined) return;
+    this.#refuse(entry.call, undefined);
+    throw aborted.reason;
+  }
+
+  #admit(entry: Entry, now: number): void {
+    const { call } = entry;
+    if (this.#closed) throw this.#refuse(call, new ClosedError('The queue'));
+    const { id } = call;
+    if (id !== undefined && this.#known.has(id)) throw this.#refuse(call, new DuplicateIdError(id));
     if (!this.#paused && this.#running.length < this.#concurrency) {
       this.#enter(entry, now);
       this.#grant(entry, now);
-      return entry;
+      return;
     }
     const full = this.#line.length >= this.#maxWaiting;
     const victim =
@@ -609,21 +627,11 @@ export class AdmissionQueue
       this.#leave(victim, 'shed', error, now);
     }
     this.#join(entry, now);
-    return entry;
   }
 
-  /** The entry is accepted, unless its signal is not to be listened to or aborts meanwhile. */
+  /** The entry is accepted. */
   #enter(entry: Entry, now: number): void {
-    const { id, signal, enqueuedAt } = entry.call;
-    if (signal !== undefined) {
-      this.#signals.add(signal, entry);
-      const aborted = abortOf(signal);
-      if (aborted !== undefined) {
-        this.#signals.remove(signal, entry);
-        this.#refuse(entry.call, undefined);
-        throw aborted.reason;
-      }
-    }
+    const { id, enqueuedAt } = entry.call;
     this.#meter.accepted();
     // One that takes its old place again says nothing of who is to come.
     if (enqueuedAt === undefined) this.#meter.arrived(now, entry.priority);
@@ -716,7 +724,8 @@ export class AdmissionQueue
         const entry = this.#line.head!;
         this.#line.remove(entry);
         this.#grant(entry, now);
-        entry.resolve!(entry as never);
+        // A clock may have called back where it has been cancelled meanwhile, or has only just joined.
+        entry.resolve?.(entry as never);
       }
       this.#positions.changed();
     }
@@ -800,11 +809,12 @@ export class AdmissionQueue
     now: number,
   ): void {
     this.#line.remove(entry);
-    this.#unwatch(entry);
-    this.#forget(entry);
     entry.waitedUntil = now;
     this.#meter.ended(status);
     entry.answer(status, false, reason);
+    // A signal or a clock that calls back when it is left finds one that is over.
+    this.#unwatch(entry);
+    this.#forget(entry);
     if (heard(this, status)) {
       post(this, status, { ...this.#aboutWait(entry), ranMs: undefined });
     }
@@ -813,11 +823,11 @@ export class AdmissionQueue
 
   /** The caller of a running task is answered; the place stays taken until the task has settled. */
   #interrupt(entry: Entry, status: 'cancelled' | 'timedOut', reason: unknown): void {
+    this.#meter.ended(status);
+    entry.answer(status, false, reason);
     this.#unwatch(entry);
     const now = this.#time.now();
     if (this.#graceMs < Infinity) entry.deadline = this.#deadlines.add(entry, now + this.#graceMs);
-    this.#meter.ended(status);
-    entry.answer(status, false, reason);
     if (heard(this, status)) {
       post(this, status, { ...this.#aboutWait(entry), ranMs: now - entry.waitedUntil! });
     }
@@ -866,10 +876,11 @@ export class AdmissionQueue
   }
 
   #cancel(entry: Entry, reason: unknown): boolean {
+    const now = this.#time.now();
     if (entry.status !== 'waiting' && entry.status !== 'active') return false;
     const why =
       reason === undefined ? new DOMException('The ticket was cancelled.', 'AbortError') : reason;
-    if (entry.status === 'waiting') this.#leave(entry, 'cancelled', why, this.#time.now());
+    if (entry.status === 'waiting') this.#leave(entry, 'cancelled', why, now);
     else this.#interrupt(entry, 'cancelled', why);
     this.#checkIdle();
     deliver(this);
@@ -878,11 +889,12 @@ export class AdmissionQueue
 
   #setPriority(entry: Entry, priority: number): boolean {
     this.#priority('priority', priority);
+    const now = this.#time.now();
     if (entry.status !== 'waiting') return false;
     if (priority !== entry.priority) {
       this.#line.remove(entry);
       entry.priority = priority;
-      entry.placedAt = this.#time.now();
+      entry.placedAt = now;
       this.#line.push(entry);
       this.#positions.changed();
     }

@@ -1,4 +1,4 @@
-import { AdmissionQueue, type AdmissionQueueEvents } from 'sluice/admission-queue';
+import { AdmissionQueue, type AdmissionQueueEvents, type Ticket } from 'sluice/admission-queue';
 import { ManualClock } from 'sluice/testing';
 import { describe, expect, it, vi } from 'vitest';
 
@@ -108,6 +108,22 @@ describe('AdmissionQueue', () => {
       expect(refused).toBeGreaterThanOrEqual(0);
     });
 
+    it('is closed for what they bring when it sends everybody away', async () => {
+      const queue = new AdmissionQueue({ concurrency: 1 });
+      const { promise, resolve } = Promise.withResolvers<void>();
+      void queue.run(() => promise);
+      const sent = [1, 2].map(() => codeAfter(queue.run(never)));
+      const codes: unknown[] = [];
+      queue.on('cancelled', () => {
+        void codeAfter(queue.run(never)).then((code) => codes.push(code));
+      });
+      queue.close({ waiting: 'reject' });
+      expect(await Promise.all(sent)).toEqual(['ERR_CLOSED', 'ERR_CLOSED']);
+      resolve();
+      await queue.idle();
+      expect(codes).toEqual(['ERR_CLOSED', 'ERR_CLOSED']);
+    });
+
     it('puts a newcomer of `started` behind its class (H217)', async () => {
       const queue = new AdmissionQueue({ concurrency: 1 });
       const order: string[] = [];
@@ -140,16 +156,17 @@ describe('AdmissionQueue', () => {
 
     it('answers who cancels itself, and holds the place until it is done', async () => {
       const queue = new AdmissionQueue({ concurrency: 1 });
+      const seen: unknown[] = [];
       const answer = codeAfter(
         queue.run(async ({ ticket, signal }) => {
           ticket.cancel('myself');
-          expect(signal.reason).toBe('myself');
           await Promise.resolve();
-          expect(queue.active).toBe(1);
+          seen.push(signal.reason, queue.active);
         }),
       );
       expect(await answer).toBe('myself');
       await queue.idle();
+      expect(seen).toEqual(['myself', 1]);
       expect(queue.stats()).toMatchObject({ cancelled: 1, completed: 0, active: 0 });
     });
 
@@ -181,6 +198,107 @@ describe('AdmissionQueue', () => {
       const tickets = [1, 2, 3].map(() => queue.enqueue<unknown>(task));
       await queue.idle();
       expect(tickets.map((ticket) => ticket.status)).toEqual([status, status, status]);
+    });
+  });
+
+  describe('called by a clock or a signal in the middle of something', () => {
+    /** Who calls back, once: a method of the clock or of a signal. */
+    const callers = [
+      'now',
+      'setTimeout',
+      'clearTimeout',
+      'addEventListener',
+      'removeEventListener',
+    ];
+    const options = (signal: AbortSignal): object => ({ id: 'new', signal, waitTimeoutMs: 9 });
+    /** What it is in the middle of. */
+    const methods: Record<string, (queue: AdmissionQueue, signal: AbortSignal) => unknown> = {
+      run: (queue, signal) => codeAfter(queue.run(never, options(signal))),
+      'run ahead of others': (queue, signal) =>
+        codeAfter(queue.run(never, { ...options(signal), priority: 1 })),
+      enqueue: (queue, signal) => void queue.enqueue(never, options(signal)),
+      cancel: (queue) => queue.cancel('b'),
+      'cancel who runs': (queue) => queue.cancel('a'),
+      setPriority: (queue) => queue.setPriority('b', 2),
+      close: (queue) => queue.close({ waiting: 'reject' }),
+      resize: (queue) => queue.resize(2),
+    };
+    const acts: Record<string, (queue: AdmissionQueue) => unknown> = {
+      'looks at all positions': () => undefined,
+      'cancels the same': (queue) => queue.cancel('b'),
+      'cancels who runs': (queue) => queue.cancel('a'),
+      'cancels the last': (queue) => queue.cancel('d'),
+      'moves the same': (queue) => queue.setPriority('b', 1),
+      'enqueues one': (queue) => queue.enqueue(never, { id: 'other' }),
+      'enqueues one with the same id': (queue) => queue.enqueue(never, { id: 'new' }),
+      'enqueues an urgent one': (queue) => queue.enqueue(never, { priority: 1 }),
+      'makes it larger': (queue) => queue.resize(3),
+      'closes it': (queue) => queue.close(),
+    };
+    const cases = callers.flatMap((caller) =>
+      Object.keys(methods).flatMap((method) =>
+        Object.keys(acts).map((act) => ({ caller, method, act })),
+      ),
+    );
+
+    it.each(cases)('is right when $caller within $method $act', ({ caller, method, act }) => {
+      const clock = new ManualClock();
+      const queue = new AdmissionQueue({
+        concurrency: 1,
+        maxWaiting: 4,
+        overflow: 'shed',
+        runTimeoutMs: 99,
+        graceMs: 99,
+        clock,
+      });
+      const signals = Array.from({ length: 5 }, () => new AbortController().signal);
+      for (const [index, id] of ['a', 'b', 'c', 'd'].entries()) {
+        const waits = { signal: signals[index], waitTimeoutMs: 50 };
+        queue.enqueue(never, { id, priority: Math.min(index + 2, 5), ...waits });
+      }
+      const inLine = (): Ticket[] =>
+        [...queue.tickets()].filter(({ status }) => status === 'waiting');
+      const wrong: number[][] = [];
+      /** Whether each position is that of the line. */
+      const look = (): void => {
+        const positions = inLine().map(({ position }) => position);
+        if (positions.some((position, index) => position !== index + 1)) wrong.push(positions);
+      };
+      let calls = 0;
+      for (const subject of [clock, ...signals] as object[]) {
+        const original = Reflect.get(subject, caller) as
+          | ((...all: unknown[]) => unknown)
+          | undefined;
+        if (original === undefined) continue;
+        Object.defineProperty(subject, caller, {
+          value: (...all: unknown[]) => {
+            if (++calls === 1) {
+              look();
+              acts[act]!(queue);
+              look();
+            }
+            return original.apply(subject, all);
+          },
+        });
+      }
+      methods[method]!(queue, signals[4]!);
+      calls = 1;
+      const { accepted, waitingByPriority, refused: _, ...stats } = queue.stats();
+      const { active, waiting, completed, failed, cancelled, timedOut, shed } = stats;
+      const line = inLine();
+      look();
+      expect(wrong).toEqual([]);
+      expect(new Set([...queue.tickets()].map(({ id }) => id)).size).toBe(active + waiting);
+      // Q1, Q2, Q3 and Q6.
+      expect(active).toBeLessThanOrEqual(queue.concurrency);
+      expect(waiting).toBeLessThanOrEqual(4);
+      expect(waiting === 0 || active === queue.concurrency).toBe(true);
+      const lengths = [1, 2, 3, 4, 5].map(
+        (one) => line.filter(({ priority }) => priority === one).length,
+      );
+      expect(waitingByPriority).toEqual(lengths);
+      const unanswered = [...queue.tickets()].filter(({ status }) => /waiting|active/.test(status));
+      expect(completed + failed + cancelled + timedOut + shed + unanswered.length).toBe(accepted);
     });
   });
 

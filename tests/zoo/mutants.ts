@@ -412,7 +412,7 @@ const QUEUES: readonly Mutant[] = [
     file: 'admission-queue.ts',
     find: `      this.#line.remove(entry);
       entry.priority = priority;
-      entry.placedAt = this.#time.now();
+      entry.placedAt = now;
       this.#line.push(entry);`,
     replace: `      const was = entry.priority;
       this.#line.remove(entry);
@@ -425,7 +425,7 @@ const QUEUES: readonly Mutant[] = [
   {
     name: 'who changes its priority keeps the time of its old place',
     file: 'admission-queue.ts',
-    find: `      entry.placedAt = this.#time.now();
+    find: `      entry.placedAt = now;
 `,
     replace: ``,
     like: 'vllm-project/vllm#41951: re-queued work in the wrong place',
