@@ -115,6 +115,13 @@ describe('AdmissionQueue', () => {
         throughputPerSecond: 0,
       });
     });
+
+    it('shows the bound of its line', () => {
+      for (const maxWaiting of [0, 7, Infinity]) {
+        const queue = new AdmissionQueue({ concurrency: 1, maxWaiting });
+        expect(queue.stats().maxWaiting).toBe(maxWaiting);
+      }
+    });
   });
 
   describe('the options of a call', () => {
@@ -163,6 +170,29 @@ describe('AdmissionQueue', () => {
       }
       expect(queue.active).toBe(0);
     });
+
+    it.each([undefined, {}, { priority: undefined }, { priority: 3 }, { key: 'k' }])(
+      'are those of the queue where they name none: %o',
+      async (options) => {
+        const defaults = { defaultPriority: 2, waitTimeoutMs: 5, runTimeoutMs: 9 };
+        const clock = new ManualClock();
+        const queue = new AdmissionQueue({ concurrency: 1, clock, ...defaults });
+        queue.pause();
+        const ticket = queue.enqueue(never, options);
+        expect(ticket.priority).toBe(options?.priority ?? 2);
+        const late = codeAfter(ticket.result);
+        await clock.advance(4);
+        expect(ticket.status).toBe('waiting');
+        await clock.advance(1);
+        expect(await late).toBe('ERR_WAIT_TIMEOUT');
+        queue.resume();
+        const ran = codeAfter(queue.run(never, options));
+        await clock.advance(8);
+        expect(queue.stats().timedOut).toBe(1);
+        await clock.advance(1);
+        expect(await ran).toBe('ERR_RUN_TIMEOUT');
+      },
+    );
 
     it('are read once each (H011)', async () => {
       const queue = new AdmissionQueue({ concurrency: 1 });
@@ -419,6 +449,20 @@ describe('AdmissionQueue', () => {
       }
       expect(order()).toBe('busy d b c a');
     });
+  });
+
+  describe('.resize()', () => {
+    it.each(NO_POSITIVE_INTEGERS)(
+      'throws for a bad concurrency, and changes nothing: %s',
+      async (concurrency) => {
+        const { queue } = busy();
+        queue.enqueue(never);
+        const log = record(queue, QUEUE_EVENTS);
+        expect(() => queue.resize(concurrency as never)).toThrow(/`concurrency`/);
+        await settle();
+        expect([queue.concurrency, queue.active, queue.waiting, log]).toEqual([1, 1, 1, []]);
+      },
+    );
   });
 
   describe('restoring', () => {
@@ -704,6 +748,12 @@ describe('AdmissionQueue', () => {
       expect(['a', 'b', 'c', 'd'].map((id) => queue.position(id))).toEqual([-2, -1, -1, -2]);
       queue.enqueue(never, { id: 'c' });
       expect(queue.position('c')).toBe(0);
+    });
+
+    it('remembers a thousand of them unless told otherwise', async () => {
+      const queue = new AdmissionQueue({ concurrency: 1 });
+      for (let i = 0; i <= 1000; i++) await queue.run(() => i, { id: `${i}` });
+      expect(['0', '1', '1000'].map((id) => queue.position(id))).toEqual([-2, -1, -1]);
     });
 
     it.each(['__proto__', 'constructor', '', '0', '-0', '\u0000', '\uD800'])(

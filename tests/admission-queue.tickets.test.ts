@@ -354,6 +354,30 @@ describe('AdmissionQueue', () => {
     });
   });
 
+  it('writes down each of those in line by its place, and how those that have ended did', async () => {
+    const { clock, queue } = setUp({ maxWaiting: 3 });
+    await clock.advance(100);
+    const running = queue.enqueue(never);
+    const tickets = ['a', 'b', 'c'].map((id) => queue.enqueue(never, { id }));
+    await clock.advance(7);
+    queue.setPriority('c', 1);
+    await clock.advance(2);
+    expect(tickets.map((ticket) => ticket.toJSON())).toMatchObject([
+      { id: 'a', priority: 5, enqueuedAt: 100, position: 2, waitedMs: 9 },
+      { id: 'b', priority: 5, enqueuedAt: 100, position: 3, waitedMs: 9 },
+      // It took its present place 7 ms later, and has waited from the start.
+      { id: 'c', priority: 1, enqueuedAt: 107, position: 1, waitedMs: 9 },
+    ]);
+    expect(queue.enqueue(never).toJSON()).toMatchObject({ status: 'refused', position: -1 });
+    tickets[0]!.cancel();
+    running.cancel();
+    await clock.advance(5);
+    expect([tickets[0]!, running].map((ticket) => ticket.toJSON())).toMatchObject([
+      { status: 'cancelled', position: -1, waitedMs: 9 },
+      { status: 'cancelled', position: 0, waitedMs: 0 },
+    ]);
+  });
+
   it('gives the place of one that has moved by when it moved', async () => {
     const { clock, queue } = setUp();
     await clock.advance(100);

@@ -160,6 +160,21 @@ describe('Semaphore', () => {
       expect(semaphore.stats()).toMatchObject({ active: 0, waiting: 0, acquired: 2, released: 2 });
     });
 
+    it('is closed for what they bring when it sends everybody away', async () => {
+      const semaphore = new Semaphore(1);
+      const held = semaphore.tryAcquire()!;
+      const sent = [1, 2].map(() => codeAfter(semaphore.acquire()));
+      const codes: unknown[] = [];
+      semaphore.on('cancelled', () => {
+        void codeAfter(semaphore.acquire()).then((code) => codes.push(code));
+      });
+      semaphore.close({ waiting: 'reject' });
+      expect(await Promise.all(sent)).toEqual(['ERR_CLOSED', 'ERR_CLOSED']);
+      held.release();
+      await semaphore.idle();
+      expect(codes).toEqual(['ERR_CLOSED', 'ERR_CLOSED']);
+    });
+
     it('goes on for as long as listeners want, without recursion (H032)', () => {
       const semaphore = new Semaphore(1);
       let left = 100_000;

@@ -37,6 +37,8 @@ async function queueOf(clock: ManualClock): Promise<object> {
     const ticket = queue.enqueue(task, { priority: 1 + (i % 5) });
     if (i % 10_000 !== 0) continue;
     kept.push(new WeakRef(ticket));
+    // Whose id is known can be asked for.
+    if (queue.get(ticket.id) !== ticket) throw new Error('Unknown.');
     ticket.setPriority(1 + ((i + 1) % 5));
     if (i % 20_000 === 0) ticket.cancel('gone');
   }
