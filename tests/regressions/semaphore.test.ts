@@ -18,6 +18,11 @@ function codeAfter(promise: Promise<unknown>): Promise<unknown> {
   );
 }
 
+function controlled(): { signal: AbortSignal; abort: (reason: unknown) => void } {
+  const controller = new AbortController();
+  return { signal: controller.signal, abort: (reason) => controller.abort(reason) };
+}
+
 describe('permits', () => {
   it('async-sema 3.1 (vercel/async-sema#36): a permit given back twice is two', async () => {
     const semaphore = new Semaphore(1);
@@ -118,6 +123,28 @@ describe('the order', () => {
     }
   });
 
+  it('agronholm/anyio: the last to come is the first to be served', async () => {
+    const semaphore = new Semaphore(1);
+    const held = semaphore.tryAcquire()!;
+    const order: number[] = [];
+    const answers = [1, 2, 3].map((name) => semaphore.run(() => order.push(name)));
+    held.release();
+    await Promise.all(answers);
+    expect(order).toEqual([1, 2, 3]);
+  });
+
+  it('async-mutex 0.5: a burst of a hundred thousand takes seconds', async () => {
+    const semaphore = new Semaphore(1);
+    const held = semaphore.tryAcquire()!;
+    const answers = Array.from({ length: 100_000 }, () => semaphore.run(() => undefined));
+    const { user: before } = process.cpuUsage();
+    held.release();
+    await Promise.all(answers);
+    // It takes some 100 ms; the bound is for what is quadratic, on any machine.
+    expect((process.cpuUsage().user - before) / 1000).toBeLessThan(2000);
+    expect(semaphore.available).toBe(1);
+  });
+
   it('embassy-rs/embassy#2766: a release of many wakes one', async () => {
     const semaphore = new Semaphore(3);
     const held = semaphore.tryAcquire(3)!;
@@ -200,6 +227,64 @@ describe('leaving the line', () => {
     expect(await leaving).toBe('gone');
     expect(task).not.toHaveBeenCalled();
     expect(semaphore.available).toBe(1);
+  });
+
+  it('w3c/web-locks#34, Effect-TS/effect#6081, #6910, #8391: who is granted and leaves takes the permit along', async () => {
+    for (const how of ['run', 'acquire'] as const) {
+      for (let depth = 0; depth <= 30; depth++) {
+        const semaphore = new Semaphore(1);
+        const held = semaphore.tryAcquire()!;
+        const { signal, abort } = controlled();
+        const answer =
+          how === 'run'
+            ? semaphore.run(() => microtasks(5), { signal })
+            : semaphore.acquire({ signal }).then((permit) => permit.release());
+        const left = microtasks(depth).then(() => abort('gone'));
+        held.release();
+        expect(['ok', 'gone']).toContain(await codeAfter(answer));
+        await left;
+        await settle();
+        expect([how, depth, semaphore.available]).toEqual([how, depth, 1]);
+      }
+    }
+  });
+
+  it('repoprompt-ce#492, agenc-core#1321, e2b-dev/infra#3629: who was cancelled enters, or nobody does', async () => {
+    const semaphore = new Semaphore(1);
+    const held = semaphore.tryAcquire()!;
+    const { signal, abort } = controlled();
+    const task = vi.fn<() => void>();
+    const leaving = codeAfter(semaphore.run(task, { signal }));
+    const next = semaphore.run(() => 'next');
+    abort('gone');
+    expect([await leaving, semaphore.waiting]).toEqual(['gone', 1]);
+    held.release();
+    expect(await next).toBe('next');
+    expect(task).not.toHaveBeenCalled();
+  });
+
+  it('async-mutex 0.5: who waits for the end waits for ever when the line is sent away', async () => {
+    const semaphore = new Semaphore(1);
+    const held = semaphore.tryAcquire()!;
+    const sent = [1, 2].map(() => codeAfter(semaphore.acquire()));
+    const idle = Promise.all([semaphore.idle(), semaphore.idle()]);
+    semaphore.close({ waiting: 'reject' });
+    expect(await Promise.all(sent)).toEqual(['ERR_CLOSED', 'ERR_CLOSED']);
+    held.release();
+    await idle;
+  });
+
+  it('nodejs/node#47449: many who share a signal are a warning', async () => {
+    const warned = vi.spyOn(process, 'emitWarning');
+    const semaphore = new Semaphore(1);
+    semaphore.tryAcquire();
+    const { signal, abort } = controlled();
+    const answers = Array.from({ length: 100 }, () => codeAfter(semaphore.acquire({ signal })));
+    expect(getEventListeners(signal, 'abort').length).toBe(1);
+    abort('gone');
+    await Promise.all(answers);
+    expect(warned).not.toHaveBeenCalled();
+    warned.mockRestore();
   });
 
   it('Effect-TS/effect#6638: of a heavy one who leaves a part of the permits is lost (H075)', async () => {
