@@ -10,7 +10,7 @@ import {
   type Ticket,
 } from 'sluice/admission-queue';
 import { ManualClock, settle } from 'sluice/testing';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 
 function setUp(options?: Partial<AdmissionQueueOptions>): {
   clock: ManualClock;
@@ -193,6 +193,20 @@ describe('AdmissionQueue', () => {
       timedOut: 1,
       overrun: 1,
     });
+  });
+
+  it('subscribes to no signal that is aborted, and leaves that of a call that it refuses', async () => {
+    const { queue } = setUp({ maxWaiting: 0 });
+    void failure(queue.run(never));
+    const controller = new AbortController();
+    const { signal } = controller;
+    const listen = vi.spyOn(signal, 'addEventListener');
+    expect(await failure(queue.run(never, { signal }))).toMatchObject({ code: 'ERR_QUEUE_FULL' });
+    expect(getEventListeners(signal, 'abort').length).toBe(0);
+    expect(listen).toHaveBeenCalledTimes(1);
+    controller.abort('why');
+    expect(await failure(queue.run(never, { signal }))).toBe('why');
+    expect(listen).toHaveBeenCalledTimes(1);
   });
 
   it('refuses one whose signal aborts while it is being subscribed to, and leaves it', async () => {
