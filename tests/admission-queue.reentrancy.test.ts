@@ -124,6 +124,38 @@ describe('AdmissionQueue', () => {
       expect(codes).toEqual(['ERR_CLOSED', 'ERR_CLOSED']);
     });
 
+    it.each(Object.keys(acts))('keeps its limit when a listener of `overrun` %s', async (name) => {
+      using uncaught = catchUncaught();
+      const clock = new ManualClock();
+      const queue = new AdmissionQueue({ concurrency: 1, graceMs: 5, clock });
+      const controller = new AbortController();
+      const { signal } = controller;
+      const stuck = codeAfter(queue.run(never, { runTimeoutMs: 5 }));
+      let inside = 0;
+      let most = 0;
+      const task = async (): Promise<void> => {
+        most = Math.max(most, ++inside - queue.active);
+        await new Promise<void>((resolve) => clock.setTimeout(resolve, 5));
+        inside--;
+      };
+      const answers = [{ signal }, {}, {}].map((options) => codeAfter(queue.run(task, options)));
+      const told: number[] = [];
+      queue.on('overrun', ({ active }) => {
+        // The place has gone to the next by now, and the event says how it was before that.
+        told.push(active, queue.active);
+        acts[name]!(queue, () => controller.abort('gone'));
+      });
+      await clock.advance(100);
+      expect(told).toEqual([0, 1]);
+      expect(await stuck).toBe('ERR_RUN_TIMEOUT');
+      await Promise.all(answers);
+      await queue.drain();
+      expect([most, inside, queue.active, queue.waiting, clock.timers]).toEqual([0, 0, 0, 0, 0]);
+      expect(uncaught.exceptions.length).toBe(name === 'throws' ? 1 : 0);
+      const { accepted, completed, cancelled, overrun } = queue.stats();
+      expect([completed + cancelled + 1, overrun]).toEqual([accepted, 1]);
+    });
+
     it('puts a newcomer of `started` behind its class (H217)', async () => {
       const queue = new AdmissionQueue({ concurrency: 1 });
       const order: string[] = [];

@@ -110,6 +110,38 @@ describe('Semaphore', () => {
       },
     );
 
+    const late = (['overrun', 'overheld'] as const).flatMap((event) =>
+      Object.keys(acts).map((name) => ({ event, name })),
+    );
+
+    it.each(late)('keeps its ledger when a listener of `$event` $name', async ({ event, name }) => {
+      using uncaught = catchUncaught();
+      const clock = new ManualClock();
+      const semaphore = new Semaphore({ capacity: 2, maxHoldMs: 20, clock });
+      const controller = new AbortController();
+      const { signal } = controller;
+      const held = semaphore.tryAcquire()!;
+      const stuck = codeAfter(semaphore.run(never, { runTimeoutMs: 5, graceMs: 5 }));
+      const answers = [{ weight: 2 }, { signal }, {}].map((options) =>
+        codeAfter(semaphore.run(() => Promise.resolve(), options)),
+      );
+      let told = 0;
+      semaphore.on(event, () => {
+        told++;
+        acts[name]!(semaphore, held, () => controller.abort('gone'));
+      });
+      await clock.advance(100);
+      held.release();
+      await Promise.all(answers);
+      await semaphore.drain();
+      expect([await stuck, told]).toEqual(['ERR_RUN_TIMEOUT', 1]);
+      const { active, available, capacity, waiting } = semaphore;
+      expect([active, available - capacity, waiting, clock.timers]).toEqual([0, 0, 0, 0]);
+      const { acquired, released, overrun } = semaphore.stats();
+      expect([acquired - released, overrun]).toEqual([0, 1]);
+      expect(uncaught.exceptions.length).toBe(name === 'throws' ? 1 : 0);
+    });
+
     it('grants by the capacity of the moment, whoever changes it and how often (H189)', async () => {
       const semaphore = new Semaphore(1);
       const wrong: string[] = [];
