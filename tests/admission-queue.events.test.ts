@@ -118,6 +118,29 @@ describe('AdmissionQueue', () => {
       ]);
     });
 
+    it('tell the priority that a ticket has by then', async () => {
+      const queue = new AdmissionQueue({ concurrency: 1, clock: new ManualClock() });
+      queue.pause();
+      const events = record(queue, QUEUE_EVENTS);
+      for (const id of ['a', 'b']) ignore(queue.run(() => id, { id, priority: 4 }));
+      queue.setPriority('a', 2);
+      queue.setPriority('b', 3);
+      queue.cancel('b');
+      queue.resume();
+      await queue.idle();
+      const told = events.flatMap(([name, event]) => {
+        const { id, priority } = event as { id?: string; priority?: number };
+        return id === undefined ? [] : [`${name} ${id} ${priority}`];
+      });
+      expect(told).toEqual([
+        'queued a 4',
+        'queued b 4',
+        'cancelled b 3',
+        'started a 2',
+        'completed a 2',
+      ]);
+    });
+
     it('tell that the queue is idle when the last one is rejected by its closing', async () => {
       const queue = new AdmissionQueue({ concurrency: 1 });
       queue.pause();

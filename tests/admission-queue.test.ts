@@ -485,6 +485,18 @@ describe('AdmissionQueue', () => {
       queue.enqueue(never, { id: 'next' });
       expect([queue.position('future'), queue.position('next')]).toEqual([1, 2]);
     });
+
+    it('puts one of now behind one whose time is still to come', async () => {
+      const { clock, queue } = busy();
+      await clock.advance(50);
+      const future = queue.enqueue(never, { enqueuedAt: 1e9 });
+      const next = queue.enqueue(never, { enqueuedAt: 50 });
+      expect([future.enqueuedAt, future.toJSON().enqueuedAt]).toEqual([50, 50]);
+      const last = queue.enqueue(never, { enqueuedAt: 51 });
+      expect([future, next, last].map(({ position }) => position)).toEqual([1, 2, 3]);
+      await clock.advance(5);
+      expect(future.toJSON().waitedMs).toBe(5);
+    });
   });
 
   describe("overflow: 'shed'", () => {
@@ -780,6 +792,24 @@ describe('AdmissionQueue', () => {
     storage.run('finisher', finish);
     expect(await Promise.all(answers)).toEqual(['a', 'a', 'b', 'b']);
   });
+
+  it.each(['run', 'enqueue'] as const)(
+    'calls a task in the async context of its caller, not of the one before it: %s',
+    async (method) => {
+      const storage = new AsyncLocalStorage<string>();
+      const { queue, finish } = busy();
+      const read = (): string | undefined => storage.getStore();
+      const names = ['a', 'b', 'a', 'c'];
+      const answers = names.map((name) =>
+        storage.run(name, () => {
+          const call = queue[method](read);
+          return 'result' in call ? call.result : call;
+        }),
+      );
+      storage.run('finisher', finish);
+      expect(await Promise.all(answers)).toEqual(names);
+    },
+  );
 
   it('hands the ticket over before the task starts, and survives a handler that throws', async () => {
     using uncaught = catchUncaught();
