@@ -621,11 +621,14 @@ export class AdmissionQueue
       throw this.#refuse(call, this.#fullError(call.priority));
     }
     if (call.waitTimeoutMs === 0) throw this.#refuse(call, new WaitTimeoutError(0));
-    this.#enter(entry, now);
     if (victim !== undefined) {
       const error = new ShedError(now - victim.enqueuedAt, this.#retryAfterMs());
       this.#leave(victim, 'shed', error, now);
+      // Its signal may have called back: somebody else may have the room.
+      this.#admit(entry, now);
+      return;
     }
+    this.#enter(entry, now);
     this.#join(entry, now);
   }
 

@@ -269,69 +269,78 @@ describe('AdmissionQueue', () => {
     };
     const cases = callers.flatMap((caller) =>
       Object.keys(methods).flatMap((method) =>
-        Object.keys(acts).map((act) => ({ caller, method, act })),
+        Object.keys(acts).flatMap((act) =>
+          // Room for one more, and none.
+          [4, 3].map((maxWaiting) => ({ caller, method, act, maxWaiting })),
+        ),
       ),
     );
 
-    it.each(cases)('is right when $caller within $method $act', ({ caller, method, act }) => {
-      const clock = new ManualClock();
-      const queue = new AdmissionQueue({
-        concurrency: 1,
-        maxWaiting: 4,
-        overflow: 'shed',
-        runTimeoutMs: 99,
-        graceMs: 99,
-        clock,
-      });
-      const signals = Array.from({ length: 5 }, () => new AbortController().signal);
-      for (const [index, id] of ['a', 'b', 'c', 'd'].entries()) {
-        const waits = { signal: signals[index], waitTimeoutMs: 50 };
-        queue.enqueue(never, { id, priority: Math.min(index + 2, 5), ...waits });
-      }
-      const inLine = (): Ticket[] =>
-        [...queue.tickets()].filter(({ status }) => status === 'waiting');
-      const wrong: number[][] = [];
-      /** Whether each position is that of the line. */
-      const look = (): void => {
-        const positions = inLine().map(({ position }) => position);
-        if (positions.some((position, index) => position !== index + 1)) wrong.push(positions);
-      };
-      let calls = 0;
-      for (const subject of [clock, ...signals] as object[]) {
-        const original = Reflect.get(subject, caller) as
-          | ((...all: unknown[]) => unknown)
-          | undefined;
-        if (original === undefined) continue;
-        Object.defineProperty(subject, caller, {
-          value: (...all: unknown[]) => {
-            if (++calls === 1) {
-              look();
-              acts[act]!(queue);
-              look();
-            }
-            return original.apply(subject, all);
-          },
+    it.each(cases)(
+      'is right when $caller within $method $act, with $maxWaiting in line at most',
+      (given) => {
+        const { caller, method, act, maxWaiting } = given;
+        const clock = new ManualClock();
+        const queue = new AdmissionQueue({
+          concurrency: 1,
+          maxWaiting,
+          overflow: 'shed',
+          runTimeoutMs: 99,
+          graceMs: 99,
+          clock,
         });
-      }
-      methods[method]!(queue, signals[4]!);
-      calls = 1;
-      const { accepted, waitingByPriority, refused: _, ...stats } = queue.stats();
-      const { active, waiting, completed, failed, cancelled, timedOut, shed } = stats;
-      const line = inLine();
-      look();
-      expect(wrong).toEqual([]);
-      expect(new Set([...queue.tickets()].map(({ id }) => id)).size).toBe(active + waiting);
-      // Q1, Q2, Q3 and Q6.
-      expect(active).toBeLessThanOrEqual(queue.concurrency);
-      expect(waiting).toBeLessThanOrEqual(4);
-      expect(waiting === 0 || active === queue.concurrency).toBe(true);
-      const lengths = [1, 2, 3, 4, 5].map(
-        (one) => line.filter(({ priority }) => priority === one).length,
-      );
-      expect(waitingByPriority).toEqual(lengths);
-      const unanswered = [...queue.tickets()].filter(({ status }) => /waiting|active/.test(status));
-      expect(completed + failed + cancelled + timedOut + shed + unanswered.length).toBe(accepted);
-    });
+        const signals = Array.from({ length: 5 }, () => new AbortController().signal);
+        for (const [index, id] of ['a', 'b', 'c', 'd'].entries()) {
+          const waits = { signal: signals[index], waitTimeoutMs: 50 };
+          queue.enqueue(never, { id, priority: Math.min(index + 2, 5), ...waits });
+        }
+        const inLine = (): Ticket[] =>
+          [...queue.tickets()].filter(({ status }) => status === 'waiting');
+        const wrong: number[][] = [];
+        /** Whether each position is that of the line. */
+        const look = (): void => {
+          const positions = inLine().map(({ position }) => position);
+          if (positions.some((position, index) => position !== index + 1)) wrong.push(positions);
+        };
+        let calls = 0;
+        for (const subject of [clock, ...signals] as object[]) {
+          const original = Reflect.get(subject, caller) as
+            | ((...all: unknown[]) => unknown)
+            | undefined;
+          if (original === undefined) continue;
+          Object.defineProperty(subject, caller, {
+            value: (...all: unknown[]) => {
+              if (++calls === 1) {
+                look();
+                acts[act]!(queue);
+                look();
+              }
+              return original.apply(subject, all);
+            },
+          });
+        }
+        methods[method]!(queue, signals[4]!);
+        calls = 1;
+        const { accepted, waitingByPriority, refused: _, ...stats } = queue.stats();
+        const { active, waiting, completed, failed, cancelled, timedOut, shed } = stats;
+        const line = inLine();
+        look();
+        expect(wrong).toEqual([]);
+        expect(new Set([...queue.tickets()].map(({ id }) => id)).size).toBe(active + waiting);
+        // Q1, Q2, Q3 and Q6.
+        expect(active).toBeLessThanOrEqual(queue.concurrency);
+        expect(waiting).toBeLessThanOrEqual(maxWaiting);
+        expect(waiting === 0 || active === queue.concurrency).toBe(true);
+        const lengths = [1, 2, 3, 4, 5].map(
+          (one) => line.filter(({ priority }) => priority === one).length,
+        );
+        expect(waitingByPriority).toEqual(lengths);
+        const unanswered = [...queue.tickets()].filter(({ status }) =>
+          /waiting|active/.test(status),
+        );
+        expect(completed + failed + cancelled + timedOut + shed + unanswered.length).toBe(accepted);
+      },
+    );
   });
 
   describe('called by onTicket', () => {
