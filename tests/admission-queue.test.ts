@@ -799,15 +799,15 @@ describe('AdmissionQueue', () => {
       const storage = new AsyncLocalStorage<string>();
       const { queue, finish } = busy();
       const read = (): string | undefined => storage.getStore();
-      const names = ['a', 'b', 'a', 'c'];
-      const answers = names.map((name) =>
+      const callers = ['a', 'b', 'a', 'c'];
+      const answers = callers.map((name) =>
         storage.run(name, () => {
           const call = queue[method](read);
           return 'result' in call ? call.result : call;
         }),
       );
       storage.run('finisher', finish);
-      expect(await Promise.all(answers)).toEqual(names);
+      expect(await Promise.all(answers)).toEqual(callers);
     },
   );
 
