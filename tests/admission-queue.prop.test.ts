@@ -410,7 +410,7 @@ function expectMoved(
 const racer = fc.record({
   priority: fc.integer({ min: 1, max: 2 }),
   fails: fc.boolean(),
-  gone: fc.constantFrom('no', 'abort', 'cancel', 'moved'),
+  gone: fc.constantFrom('no', 'abort', 'cancel', 'moved', 'at its turn'),
   resizesTo: fc.constantFrom(0, 0, 0, 1, 2, 3),
   pauses: fc.boolean(),
 });
@@ -502,7 +502,11 @@ describe('AdmissionQueue', () => {
     },
   );
 
-  test.prop([fc.scheduler(), fc.integer({ min: 1, max: 3 }), fc.array(racer, { maxLength: 10 })])(
+  test.prop([
+    fc.scheduler(),
+    fc.integer({ min: 1, max: 3 }),
+    fc.array(racer, { maxLength: 10, size: 'max' }),
+  ])(
     'Q1 Q3 Q4 Q6 holds wherever ends, aborts, moves, pauses and callers come between its microtasks',
     async (s, concurrency, racers) => {
       const queue = new AdmissionQueue({ concurrency, maxWaiting: 4, priorities: 2 });
@@ -510,8 +514,15 @@ describe('AdmissionQueue', () => {
       const wrong: string[] = [];
       let inside = 0;
       const answers = new Map<Ticket, number>();
+      let paused = false;
+      queue.on('completed', () => {
+        if (!paused && queue.waiting > 0 && queue.active < queue.concurrency) wrong.push('a gap');
+      });
+      const atTheirTurn = new Map<string, () => void>();
       queue.on('started', ({ id, active }) => {
+        if (paused) wrong.push('started in a pause');
         if (active > queue.concurrency) wrong.push(`${active} of ${queue.concurrency}`);
+        atTheirTurn.get(id)?.();
         const rival = [...queue.tickets()].find((ticket) => ticket.position === 1);
         const ticket = queue.get(id)!;
         if (rival !== undefined && rival.priority < ticket.priority) wrong.push('passed by');
@@ -534,6 +545,7 @@ describe('AdmissionQueue', () => {
             signal: controller.signal,
           });
           ticket = one;
+          if (gone === 'at its turn') atTheirTurn.set(one.id, () => controller.abort());
           if (one.status === 'refused' && !controller.signal.aborted && before < 4) {
             wrong.push('refused with room in line');
           }
@@ -555,7 +567,11 @@ describe('AdmissionQueue', () => {
         if (!pauses) return;
         void turnOf('pause').then(() => {
           queue.pause();
-          void turnOf('resume').then(() => queue.resume());
+          paused = true;
+          void turnOf('resume').then(() => {
+            paused = false;
+            queue.resume();
+          });
         });
       });
       await s.waitIdle();
@@ -563,6 +579,9 @@ describe('AdmissionQueue', () => {
       const { active, waiting } = queue;
       expect({ active, waiting, inside }).toEqual({ active: 0, waiting: 0, inside: 0 });
       expect([...answers.values()]).toEqual(racers.map(() => 1));
+      const { accepted, refused, ...ended } = queue.stats();
+      expect(accepted + refused).toBe(racers.length);
+      expect(ended.completed + ended.failed + ended.cancelled).toBe(accepted);
     },
   );
 });

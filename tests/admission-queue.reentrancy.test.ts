@@ -156,6 +156,26 @@ describe('AdmissionQueue', () => {
       expect([completed + cancelled + 1, overrun]).toEqual([accepted, 1]);
     });
 
+    it('starts by the concurrency of the moment, whoever changes it', async () => {
+      const queue = new AdmissionQueue({ concurrency: 1 });
+      const ends: (() => void)[] = [];
+      const task = (): Promise<void> => new Promise((resolve) => ends.push(resolve));
+      for (let i = 0; i < 6; i++) void queue.run(task);
+      queue.on('resized', ({ concurrency }) => {
+        if (concurrency === 4) queue.resize(2);
+      });
+      queue.resize(4);
+      expect([queue.concurrency, queue.active, queue.waiting]).toEqual([2, 4, 2]);
+      await Promise.resolve();
+      ends.splice(0, 3).forEach((end) => end());
+      await vi.waitFor(() => expect([queue.active, queue.waiting]).toEqual([2, 1]));
+      while (queue.active > 0) {
+        ends.splice(0).forEach((end) => end());
+        await Promise.resolve();
+      }
+      expect(queue.stats().completed).toBe(6);
+    });
+
     it('puts a newcomer of `started` behind its class (H217)', async () => {
       const queue = new AdmissionQueue({ concurrency: 1 });
       const order: string[] = [];

@@ -269,7 +269,7 @@ const endings = fc.oneof(close, drain, others['Symbol(Symbol.asyncDispose)']);
 const racer = fc.record({
   weight: fc.constantFrom(1, 1, 2),
   fails: fc.boolean(),
-  aborts: fc.boolean(),
+  aborts: fc.constantFrom('never', 'never', 'some time', 'at its turn'),
   resizesTo: fc.constantFrom(0, 0, 0, 1, 2, 4),
   tries: fc.boolean(),
 });
@@ -373,7 +373,11 @@ describe('Semaphore', () => {
     },
   );
 
-  test.prop([fc.scheduler(), fc.integer({ min: 1, max: 3 }), fc.array(racer, { maxLength: 10 })])(
+  test.prop([
+    fc.scheduler(),
+    fc.integer({ min: 1, max: 3 }),
+    fc.array(racer, { maxLength: 10, size: 'max' }),
+  ])(
     'S2 S3 S4 holds wherever ends, aborts, new capacities and callers come between its microtasks',
     async (s, capacity, racers) => {
       const semaphore = new Semaphore(capacity);
@@ -383,9 +387,26 @@ describe('Semaphore', () => {
       let answers = 0;
       let arrivals = 0;
       let latest = 0;
-      semaphore.on('acquired', ({ active }) => {
-        if (active > semaphore.capacity) wrong.push(`${active} of ${semaphore.capacity}`);
+      /** The weights of those in line, as the events tell. */
+      const line = new Map<number, number>();
+      const atTheirTurn = new Map<number, () => void>();
+      let comes: (() => void) | undefined;
+      semaphore.on('queued', ({ id, weight }) => {
+        line.set(id, weight);
+        if (comes !== undefined) atTheirTurn.set(id, comes);
       });
+      semaphore.on('cancelled', ({ id }) => line.delete(id));
+      semaphore.on('acquired', ({ id, active }) => {
+        if (active > semaphore.capacity) wrong.push(`${active} of ${semaphore.capacity}`);
+        const [next = id] = line.keys();
+        if (next < id) wrong.push(`${id} before ${next}`);
+        line.delete(id);
+        atTheirTurn.get(id)?.();
+      });
+      const inOrder = (): void => {
+        const [head = Infinity] = line.values();
+        if (line.size !== semaphore.waiting || head <= semaphore.available) wrong.push('forgotten');
+      };
       const task = async (arrival: number, { weight, fails }: Racer): Promise<void> => {
         if (arrival < latest) wrong.push(`${arrival} after ${latest}`);
         latest = arrival;
@@ -399,12 +420,21 @@ describe('Semaphore', () => {
         const { weight, aborts, resizesTo, tries } = one;
         const controller = new AbortController();
         void turnOf(`caller ${index}`).then(() => {
+          inOrder();
           const arrival = ++arrivals;
           const { signal } = controller;
           const answered = (): number => answers++;
+          comes = aborts === 'at its turn' ? () => controller.abort() : undefined;
           semaphore.run(() => task(arrival, one), { weight, signal }).then(answered, answered);
+          comes = undefined;
+          inOrder();
         });
-        if (aborts) void turnOf(`abort ${index}`).then(() => controller.abort());
+        if (aborts === 'some time') {
+          void turnOf(`abort ${index}`).then(() => {
+            controller.abort();
+            inOrder();
+          });
+        }
         if (resizesTo > 0)
           void turnOf(`resize ${resizesTo}`).then(() => semaphore.resize(resizesTo));
         if (!tries) return;

@@ -74,7 +74,9 @@ describe('the cost of many', () => {
         queue.enqueue(() => i, { priority: 1 + (i % 5) }),
       );
       const last = tickets.slice(-10);
-      let next = 0;
+      // Those who leave leave gaps: where there are none a place needs no index.
+      let next = length >> 1;
+      for (let i = 0; i < 5; i++) tickets[next++]!.cancel();
       // The first question makes an index of all.
       for (const ticket of last) expect(ticket.position).toBeGreaterThan(0);
       return {
