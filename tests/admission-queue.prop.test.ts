@@ -389,7 +389,13 @@ const acts = fc.oneof(
 const endings = fc.oneof(close, drain, dispose);
 
 const change = fc.record({
-  kind: fc.constantFrom('cancel', 'setPriority', 'enqueue', 'restore', 'start'),
+  kind: fc.oneof(
+    {
+      weight: 10,
+      arbitrary: fc.constantFrom('cancel', 'setPriority', 'enqueue', 'restore', 'start'),
+    },
+    { weight: 1, arbitrary: fc.constant('cancelMany') },
+  ),
   which: fc.nat(),
   to: priority,
 });
@@ -467,6 +473,18 @@ describe('AdmissionQueue', () => {
         if (kind === 'cancel') {
           subject.cancel();
           expectMoved(before, subject, (_, position) => (at > 0 && position > at ? -1 : 0));
+        } else if (kind === 'cancelMany') {
+          const gone = line.filter((_, index) => (index + which) % 3 !== 0);
+          const places = new Set(gone.map((ticket) => before.get(ticket)));
+          /** How many of them were ahead, by position. */
+          const ahead = [0];
+          for (const position of positions.keys()) {
+            ahead.push(ahead[position]! + Number(places.has(position + 1)));
+          }
+          for (const ticket of gone) ticket.cancel();
+          expectMoved(before, undefined, (ticket, position) =>
+            ticket.status === 'cancelled' ? -1 - position : -ahead[position]!,
+          );
         } else if (kind === 'setPriority') {
           const waits = at > 0 && from !== to;
           subject.setPriority(to);
