@@ -638,10 +638,7 @@ export class AdmissionQueue
     this.#meter.accepted();
     // One that takes its old place again says nothing of who is to come.
     if (enqueuedAt === undefined) this.#meter.arrived(now, entry.priority);
-    if (id !== undefined) {
-      this.#finished.forget(id);
-      this.#known.set(id, entry);
-    }
+    if (id !== undefined) this.#known.set(id, entry);
   }
 
   #join(entry: Entry, now: number): void {

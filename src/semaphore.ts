@@ -532,8 +532,13 @@ export class Semaphore
     };
   }
 
-  /** The verdict on a caller: undefined for its permits taken, a place in line, or a throw. */
+  /** What becomes of a caller: undefined for its permits taken, a place in line, or a throw. */
   #admit(call: Call, task: Waiter['task']): Waiter | undefined {
+    return this.#granted(call) ? undefined : this.#join(call, task);
+  }
+
+  /** The verdict on a caller: whether its permits are taken, or it has to wait, or a throw. */
+  #granted(call: Call): boolean {
     const { weight, signal, waitTimeoutMs } = call;
     if (this.#closed) throw this.#refuse(weight, new ClosedError('The semaphore'));
     if (signal?.aborted === true) {
@@ -545,7 +550,7 @@ export class Semaphore
     }
     if (this.#line.length === 0 && weight <= this.#capacity - this.#active) {
       this.#take(++this.#lastId, weight, 0);
-      return undefined;
+      return true;
     }
     if (this.#line.length >= this.#maxWaiting) {
       const full = {
@@ -556,7 +561,7 @@ export class Semaphore
       throw this.#refuse(weight, new QueueFullError(full));
     }
     if (waitTimeoutMs === 0) throw this.#refuse(weight, new WaitTimeoutError(0));
-    return this.#join(call, task);
+    return false;
   }
 
   #refuse<E extends { readonly code: string } | undefined>(weight: number, error: E): E {
@@ -567,25 +572,26 @@ export class Semaphore
     return error;
   }
 
-  #join(call: Call, task: Waiter['task']): Waiter {
+  #join(call: Call, task: Waiter['task']): Waiter | undefined {
     const { weight, signal, waitTimeoutMs } = call;
     const now = this.#time.read();
     const waiter = new Waiter(++this.#lastId, now, call, task);
-    if (signal !== undefined) {
-      this.#signals.add(signal, waiter);
-      // A signal may abort while it is being subscribed to; nobody has been told of that.
-      const aborted = abortOf(signal);
-      if (aborted !== undefined) {
-        this.#signals.remove(signal, waiter);
-        this.#refuse(weight, undefined);
-        throw aborted.reason;
+    try {
+      if (signal !== undefined) this.#signals.add(signal, waiter);
+      if (waitTimeoutMs < Infinity) {
+        waiter.deadline = this.#deadlines.add(waiter, now + waitTimeoutMs);
       }
+      // A clock and a signal may call back, and a signal abort meanwhile: the verdict is on what is now.
+      if (this.#granted(call)) {
+        this.#unwatch(waiter);
+        return undefined;
+      }
+    } catch (error) {
+      this.#unwatch(waiter);
+      throw error;
     }
     this.#line.push(waiter);
     this.#queued++;
-    if (waitTimeoutMs < Infinity) {
-      waiter.deadline = this.#deadlines.add(waiter, now + waitTimeoutMs);
-    }
     if (heard(this, 'queued')) post(this, 'queued', this.#about(waiter.id, weight));
     return waiter;
   }
@@ -630,33 +636,40 @@ export class Semaphore
 
   /** Hands permits to the first in line for as long as they fit (S3). */
   #pump(): void {
-    for (
-      let head = this.#line.first;
-      head !== undefined && head.call.weight <= this.#capacity - this.#active;
-      head = this.#line.first
-    ) {
-      const { id, call, since } = head;
-      const waitedMs = this.#time.now() - since;
-      this.#leave(head);
-      this.#waitMs.add(waitedMs);
-      this.#take(id, call.weight, waitedMs);
-      head.settle!(head);
+    if (this.#line.length > 0) {
+      const now = this.#time.now();
+      for (
+        let head = this.#line.first;
+        head !== undefined && head.call.weight <= this.#capacity - this.#active;
+        head = this.#line.first
+      ) {
+        const { id, call, since } = head;
+        const waitedMs = now - since;
+        this.#line.remove(head);
+        this.#waitMs.add(waitedMs);
+        this.#take(id, call.weight, waitedMs);
+        head.settle!(head);
+        this.#unwatch(head);
+      }
     }
     this.#saturated = this.#active >= this.#capacity;
   }
 
-  /** Out of the line and out of everything that could call it again (S4). */
-  #leave(waiter: Waiter): void {
-    this.#line.remove(waiter);
+  /**
+   * Out of everything that could call it again (S4). A signal or a clock that calls back when it is left finds
+   * one that is settled.
+   */
+  #unwatch(waiter: Waiter): void {
     if (waiter.call.signal !== undefined) this.#signals.remove(waiter.call.signal, waiter);
     if (waiter.deadline !== undefined) this.#deadlines.remove(waiter.deadline);
   }
 
   #cancel(waiter: Waiter, reason: unknown): void {
-    this.#leave(waiter);
+    this.#line.remove(waiter);
     this.#cancelled++;
     waiter.settle!(new TurnedAway(reason));
     if (heard(this, 'cancelled')) post(this, 'cancelled', this.#aboutWait(waiter));
+    this.#unwatch(waiter);
   }
 
   /** All of a signal's waiters leave before the next in line is looked at, then its tasks are told. */
@@ -665,7 +678,7 @@ export class Semaphore
     for (const subject of subjects) {
       if (subject instanceof Run) runs.push(subject);
       // One who is not in line yet finds out by itself.
-      else if (subject.settle !== undefined) this.#cancel(subject, reason);
+      else if (this.#line.has(subject)) this.#cancel(subject, reason);
     }
     this.#pump();
     for (const run of runs) this.#runs.interrupt(run, reason);
@@ -677,11 +690,12 @@ export class Semaphore
     for (const subject of due) {
       if (subject instanceof Run) {
         runs.push(subject);
-      } else {
-        this.#leave(subject);
+      } else if (this.#line.has(subject)) {
+        this.#line.remove(subject);
         this.#timedOut++;
         subject.settle!(new TurnedAway(new WaitTimeoutError(now - subject.since)));
         if (heard(this, 'timedOut')) post(this, 'timedOut', this.#aboutWait(subject));
+        this.#unwatch(subject);
       }
     }
     this.#pump();

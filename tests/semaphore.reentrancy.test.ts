@@ -1,4 +1,9 @@
-import { type Permit, Semaphore, type SemaphoreEvents } from 'sluice/semaphore';
+import {
+  type AcquireOptions,
+  type Permit,
+  Semaphore,
+  type SemaphoreEvents,
+} from 'sluice/semaphore';
 import { ManualClock, settle } from 'sluice/testing';
 import { describe, expect, it, vi } from 'vitest';
 
@@ -306,6 +311,99 @@ describe('Semaphore', () => {
       expect(await answer).toBe('gone');
       expect((await behind).released).toBe(false);
       expect(semaphore.active).toBe(1);
+    });
+  });
+
+  describe('called by a clock or a signal in the middle of something', () => {
+    /** Who calls back, once: a method of the clock or of a signal. */
+    const callers = [
+      'now',
+      'setTimeout',
+      'clearTimeout',
+      'addEventListener',
+      'removeEventListener',
+    ];
+    const methods: Record<
+      string,
+      (semaphore: Semaphore, options: AcquireOptions, held: Permit) => unknown
+    > = {
+      acquire: (semaphore, options) => semaphore.acquire(options),
+      run: (semaphore, options) => semaphore.run(() => 1, options),
+      release: (_, __, held) => held.release(),
+      'a larger size': (semaphore) => semaphore.resize(3),
+      'a smaller size': (semaphore) => semaphore.resize(1),
+      close: (semaphore) => semaphore.close({ waiting: 'reject' }),
+    };
+    const acts: Record<string, (semaphore: Semaphore, held: Permit, abort: () => void) => unknown> =
+      {
+        'gives a permit back': (_, held) => held.release(),
+        'takes the last place in line': (semaphore) => semaphore.acquire(),
+        'aborts who waits': (_, __, abort) => abort(),
+        'makes it larger': (semaphore) => semaphore.resize(4),
+        'makes it smaller': (semaphore) => semaphore.resize(1),
+        'closes it and rejects': (semaphore) => semaphore.close({ waiting: 'reject' }),
+      };
+    const cases = callers.flatMap((caller) =>
+      Object.keys(methods).flatMap((method) =>
+        Object.keys(acts).map((act) => ({ caller, method, act })),
+      ),
+    );
+
+    it.each(cases)('is right when $caller within $method $act', async ({ caller, method, act }) => {
+      const clock = new ManualClock();
+      const semaphore = new Semaphore({ capacity: 2, maxWaiting: 3, clock });
+      const held = [semaphore.tryAcquire()!, semaphore.tryAcquire()!];
+      const controllers = Array.from({ length: 3 }, () => new AbortController());
+      const answers: Promise<unknown>[] = [];
+      const permits = [...held];
+      const ask = (promise: unknown): void => {
+        if (!(promise instanceof Promise)) return;
+        const own = promise.then((answer: Permit | number) => {
+          if (typeof answer !== 'number') permits.push(answer);
+        });
+        answers.push(codeAfter(own));
+      };
+      const optionsOf = (index: number): AcquireOptions => ({
+        signal: controllers[index]!.signal,
+        waitTimeoutMs: 50 + index,
+      });
+      for (const weight of [1, 2]) ask(semaphore.acquire({ ...optionsOf(weight - 1), weight }));
+      let calls = 0;
+      for (const subject of [clock, ...controllers.map(({ signal }) => signal)] as object[]) {
+        const original = Reflect.get(subject, caller) as
+          | ((...all: unknown[]) => unknown)
+          | undefined;
+        if (original === undefined) continue;
+        Object.defineProperty(subject, caller, {
+          value: (...all: unknown[]) => {
+            if (++calls === 1) ask(acts[act]!(semaphore, held[0]!, () => controllers[0]!.abort()));
+            return original.apply(subject, all);
+          },
+        });
+      }
+      ask(methods[method]!(semaphore, optionsOf(2), held[1]!));
+      calls = 1;
+      await settle();
+      // S1 to S3, and nobody in line beyond those that may be.
+      const { active, available, waiting, capacity } = semaphore;
+      const stats = semaphore.stats();
+      const smaller = method === 'a smaller size' || act === 'makes it smaller';
+      expect(active).toBeLessThanOrEqual(smaller ? 3 : capacity);
+      expect(smaller || active + available === capacity).toBe(true);
+      expect(waiting).toBeLessThanOrEqual(3);
+      expect(stats.queued).toBe(stats.cancelled + stats.timedOut + waiting + stats.waitMs.count);
+      expect(waiting > 0 && available >= 2).toBe(false);
+      // S4: everybody is answered when their time is over and all permits are back.
+      await clock.advance(100);
+      for (const permit of permits) {
+        permit.release();
+        await settle();
+      }
+      expect(semaphore.waiting).toBe(0);
+      expect(await Promise.race([Promise.all(answers), settle().then(() => 'waits')])).not.toBe(
+        'waits',
+      );
+      expect(clock.timers).toBe(0);
     });
   });
 });

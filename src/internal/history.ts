@@ -21,7 +21,7 @@ export class History<V> {
     const slot = this.#next;
     this.#next = (slot + 1) % this.#limit;
     const oldest = this.#ring[slot];
-    // The ring may still name an id that has been forgotten or has come up again since.
+    // The ring may still name an id that has come up again since.
     if (oldest !== undefined && this.#entries.get(oldest)?.slot === slot) {
       this.#entries.delete(oldest);
     }
@@ -35,10 +35,6 @@ export class History<V> {
 
   get(id: string): V | undefined {
     return this.#entries.get(id)?.value;
-  }
-
-  forget(id: string): void {
-    this.#entries.delete(id);
   }
 
   /** In no particular order. */

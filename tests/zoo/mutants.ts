@@ -16,10 +16,10 @@ const SEMAPHORES: readonly Mutant[] = [
   {
     name: 'the head leaves and nobody looks at the next',
     file: 'semaphore.ts',
-    find: `      else if (subject.settle !== undefined) this.#cancel(subject, reason);
+    find: `      else if (this.#line.has(subject)) this.#cancel(subject, reason);
     }
     this.#pump();`,
-    replace: `      else if (subject.settle !== undefined) this.#cancel(subject, reason);
+    replace: `      else if (this.#line.has(subject)) this.#cancel(subject, reason);
     }`,
     like: 'golang/go#37852, embassy-rs/embassy#6964',
     breaks: 'S3',
@@ -28,10 +28,12 @@ const SEMAPHORES: readonly Mutant[] = [
     name: 'the head runs out of time and nobody looks at the next',
     file: 'semaphore.ts',
     find: `if (heard(this, 'timedOut')) post(this, 'timedOut', this.#aboutWait(subject));
+        this.#unwatch(subject);
       }
     }
     this.#pump();`,
     replace: `if (heard(this, 'timedOut')) post(this, 'timedOut', this.#aboutWait(subject));
+        this.#unwatch(subject);
       }
     }`,
     like: 'jsr-core/asyncutil, piscinajs/piscina#805',
@@ -40,7 +42,7 @@ const SEMAPHORES: readonly Mutant[] = [
   {
     name: 'who ran out of time stays in line and is handed a permit',
     file: 'semaphore.ts',
-    find: `        this.#leave(subject);
+    find: `        this.#line.remove(subject);
         this.#timedOut++;`,
     replace: `        this.#timedOut++;`,
     like: 'failsafe-lib/failsafe#393, async-mutex withTimeout',
@@ -74,11 +76,13 @@ const SEMAPHORES: readonly Mutant[] = [
   {
     name: 'one wake-up a release',
     file: 'semaphore.ts',
-    find: `      head.settle!(head);
-    }`,
-    replace: `      head.settle!(head);
-      break;
-    }`,
+    find: `        head.settle!(head);
+        this.#unwatch(head);
+      }`,
+    replace: `        head.settle!(head);
+        this.#unwatch(head);
+        break;
+      }`,
     like: 'embassy-rs/embassy#2766',
     breaks: 'S3',
   },
@@ -104,9 +108,9 @@ const SEMAPHORES: readonly Mutant[] = [
   {
     name: 'the last one first',
     file: 'semaphore.ts',
-    find: `      let head = this.#line.first;
-      head !== undefined && head.call.weight <= this.#capacity - this.#active;
-      head = this.#line.first`,
+    find: `        let head = this.#line.first;
+        head !== undefined && head.call.weight <= this.#capacity - this.#active;
+        head = this.#line.first`,
     replace: `      let head = this.#line.last;
       head !== undefined && head.call.weight <= this.#capacity - this.#active;
       head = this.#line.last`,
@@ -116,9 +120,9 @@ const SEMAPHORES: readonly Mutant[] = [
   {
     name: 'light callers overtake a heavy one',
     file: 'semaphore.ts',
-    find: `      let head = this.#line.first;
-      head !== undefined && head.call.weight <= this.#capacity - this.#active;
-      head = this.#line.first`,
+    find: `        let head = this.#line.first;
+        head !== undefined && head.call.weight <= this.#capacity - this.#active;
+        head = this.#line.first`,
     replace: `      let head = [...this.#line].find(({ call }) => call.weight <= this.available);
       head !== undefined;
       head = [...this.#line].find(({ call }) => call.weight <= this.available)`,
@@ -165,7 +169,7 @@ const SEMAPHORES: readonly Mutant[] = [
     name: 'who is sent away by close is not told',
     file: 'semaphore.ts',
     find: `for (const waiter of this.#line) this.#cancel(waiter, new ClosedError('The semaphore'));`,
-    replace: `for (const waiter of this.#line) this.#leave(waiter);`,
+    replace: `for (const waiter of this.#line) this.#line.remove(waiter);`,
     like: 'p-limit clearQueue, microsoft/vs-threading#592',
     breaks: 'S4',
   },
