@@ -405,5 +405,71 @@ describe('Semaphore', () => {
       );
       expect(clock.timers).toBe(0);
     });
+
+    it.each(['acquire', 'run'] as const)(
+      'lets a newcomer in at once when a permit comes back while its signal is subscribed to (%s)',
+      async (how) => {
+        const clock = new ManualClock();
+        const semaphore = new Semaphore({ capacity: 1, clock });
+        const held = semaphore.tryAcquire()!;
+        const { signal } = new AbortController();
+        const added: unknown[] = [];
+        const { addEventListener, removeEventListener } = signal;
+        Object.defineProperties(signal, {
+          addEventListener: {
+            value: (name: string, listener: () => void) => {
+              added.push(listener);
+              held.release();
+              addEventListener.call(signal, name, listener);
+            },
+          },
+          removeEventListener: {
+            value: (name: string, listener: () => void) => {
+              added.splice(added.indexOf(listener), 1);
+              removeEventListener.call(signal, name, listener);
+            },
+          },
+        });
+        const options = { signal, waitTimeoutMs: 50 };
+        if (how === 'run') await semaphore.run(() => undefined, options);
+        else (await semaphore.acquire(options)).release();
+        expect(semaphore.stats()).toMatchObject({ acquired: 2, queued: 0, active: 0, waiting: 0 });
+        expect([added.length, clock.timers]).toEqual([0, 0]);
+      },
+    );
+
+    it('ends nobody twice who leaves while others of one instant or one signal are sent away', async () => {
+      const clock = new ManualClock();
+      const semaphore = new Semaphore({ capacity: 1, clock });
+      semaphore.tryAcquire();
+      const closing = (signal: AbortSignal): AbortSignal =>
+        Object.defineProperty(signal, 'removeEventListener', {
+          value: () => semaphore.close({ waiting: 'reject' }),
+        });
+      const due = [1, 2].map(() =>
+        codeAfter(
+          semaphore.acquire({ signal: closing(new AbortController().signal), waitTimeoutMs: 50 }),
+        ),
+      );
+      await clock.advance(50);
+      expect(await Promise.all(due)).toEqual(['ERR_WAIT_TIMEOUT', 'ERR_CLOSED']);
+      expect(semaphore.stats()).toMatchObject({ waiting: 0, timedOut: 1, cancelled: 1 });
+
+      const other = new Semaphore({ capacity: 1, clock });
+      other.tryAcquire();
+      const controller = new AbortController();
+      const { signal } = controller;
+      const sent = [1, 2].map(() => codeAfter(other.acquire({ signal, waitTimeoutMs: 50 })));
+      // The time that the first one has waited is told.
+      other.on('cancelled', () => undefined);
+      const now = clock.now.bind(clock);
+      clock.now = () => {
+        other.close({ waiting: 'reject' });
+        return now();
+      };
+      controller.abort('gone');
+      expect(await Promise.all(sent)).toEqual(['gone', 'ERR_CLOSED']);
+      expect(other.stats()).toMatchObject({ waiting: 0, cancelled: 2 });
+    });
   });
 });

@@ -22,7 +22,7 @@ export class History<V> {
     this.#next = (slot + 1) % this.#limit;
     const oldest = this.#ring[slot];
     // The ring may still name an id that has come up again since.
-    if (oldest !== undefined && this.#entries.get(oldest)?.slot === slot) {
+    if (oldest !== undefined && this.#entries.get(oldest)!.slot === slot) {
       this.#entries.delete(oldest);
     }
     this.#ring[slot] = id;
