@@ -54,8 +54,9 @@ export async function interleave(
 ): Promise<Map<string, number>> {
   const all = new Map<string, number[]>(subjects.map(({ name }) => [name, []]));
   for (let round = 0; round < (smoke ? 1 : rounds + warmUp); round++) {
-    // There and back again: no subject always has the garbage of the same other one to clear away.
-    for (const subject of round % 2 === 0 ? subjects : subjects.toReversed()) {
+    // In a section there and back again: nobody always has the garbage of the same other one to clear away.
+    const back = given.only !== undefined && round % 2 === 1;
+    for (const subject of back ? subjects.toReversed() : subjects) {
       const figure = await subject.round();
       if (smoke || round >= warmUp) all.get(subject.name)!.push(figure);
     }
