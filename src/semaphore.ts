@@ -677,7 +677,7 @@ export class Semaphore
     const runs: HeldRun[] = [];
     for (const subject of subjects) {
       if (subject instanceof Run) runs.push(subject);
-      // One who is not in line yet finds out by itself.
+      // One who is not in line yet finds out by itself; others may have left when one was told.
       else if (this.#line.has(subject)) this.#cancel(subject, reason);
     }
     this.#pump();

@@ -195,7 +195,7 @@ describe('AdmissionQueue', () => {
     });
   });
 
-  it('subscribes to no signal that is aborted, and leaves that of a call that it refuses', async () => {
+  it('subscribes to no signal that is aborted, nor to that of a call that it refuses', async () => {
     const { queue } = setUp({ maxWaiting: 0 });
     void failure(queue.run(never));
     const controller = new AbortController();
@@ -203,10 +203,9 @@ describe('AdmissionQueue', () => {
     const listen = vi.spyOn(signal, 'addEventListener');
     expect(await failure(queue.run(never, { signal }))).toMatchObject({ code: 'ERR_QUEUE_FULL' });
     expect(getEventListeners(signal, 'abort').length).toBe(0);
-    expect(listen).toHaveBeenCalledTimes(1);
     controller.abort('why');
     expect(await failure(queue.run(never, { signal }))).toBe('why');
-    expect(listen).toHaveBeenCalledTimes(1);
+    expect(listen).not.toHaveBeenCalled();
   });
 
   it('refuses one whose signal aborts while it is being subscribed to, and leaves it', async () => {

@@ -472,8 +472,8 @@ const QUEUES: readonly Mutant[] = [
   {
     name: 'newcomers start although it is paused',
     file: 'admission-queue.ts',
-    find: `    if (!this.#paused && this.#running.length < this.#concurrency) {`,
-    replace: `    if (this.#running.length < this.#concurrency) {`,
+    find: `    return !this.#paused && this.#running.length < this.#concurrency;`,
+    replace: `    return this.#running.length < this.#concurrency;`,
     like: 'mcollina/fastq#82',
     breaks: 'Q3',
   },
